@@ -1,0 +1,1 @@
+"""Mathematics of many agents: pure functions on batched tensors, for any library's trajectories."""

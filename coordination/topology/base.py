@@ -1,0 +1,229 @@
+"""Topology: a fixed communication graph over N agents, with its sparse operators cached.
+
+Edges point from sender to receiver (``src -> dst``, the PyG direction). They are kept sorted by
+receiver, then sender, so that the in-neighbours of an agent are one slice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import networkx as nx
+import numpy as np
+import scipy.sparse as sp
+import scipy.sparse.linalg as sla
+import torch
+from scipy.sparse import csgraph
+from torch import Tensor
+
+from coordination.topology.sparse import SparseOperator
+
+MIXING = ("metropolis", "mh", "max_degree", "best_constant", "mean")
+DENSE_SPECTRUM = 1000  # up to here eigenvalues come from a dense solver, exact to rounding
+
+
+class Topology:
+    """A fixed directed graph over agents, shared by all samples and held by reference.
+
+    Args:
+        edges: ``[2, E]`` integer pairs src -> dst. An undirected link is two edges.
+        num_agents: Number of agents N.
+        name: What to call it in reports.
+
+    Raises:
+        ValueError: If an edge is out of range, a self-loop, or listed twice.
+    """
+
+    def __init__(self, edges: Tensor | np.ndarray | Sequence[Sequence[int]], num_agents: int, name: str = "custom"):
+        pairs = np.asarray(edges, dtype=np.int64).reshape(2, -1)
+        if num_agents < 1:
+            raise ValueError(f"num_agents: must be at least 1, got {num_agents}")
+        if pairs.size and (pairs.min() < 0 or pairs.max() >= num_agents):
+            raise ValueError(f"edges: agents are 0..{num_agents - 1}, got {pairs.min()}..{pairs.max()}")
+        if (loops := int((pairs[0] == pairs[1]).sum())) > 0:
+            raise ValueError(f"edges: {loops} self-loops; an agent always hears itself, leave them out")
+        order = np.lexsort((pairs[0], pairs[1]))
+        pairs = pairs[:, order]
+        if pairs.shape[1] > 1 and (np.diff(pairs) == 0).all(axis=0).any():
+            raise ValueError("edges: the same edge is listed twice")
+        self.num_agents = num_agents
+        self.name = name
+        self.order = torch.from_numpy(order)  # position in the input of each stored edge
+        self._edges = {torch.device("cpu"): torch.from_numpy(pairs)}
+        self._cache: dict[tuple, SparseOperator] = {}
+
+    def __repr__(self) -> str:
+        return f"Topology({self.name!r}, num_agents={self.num_agents}, num_edges={self.num_edges})"
+
+    # -- edges -----------------------------------------------------------------------------------
+
+    @property
+    def num_edges(self) -> int:
+        """Number of directed edges E."""
+        return self.edges.shape[1]
+
+    @property
+    def edges(self) -> Tensor:
+        """``[2, E]`` int64 on the CPU, sorted by receiver, then sender."""
+        return self._edges[torch.device("cpu")]
+
+    def edges_on(self, device: torch.device | str) -> Tensor:
+        """The edges on ``device``, cached."""
+        device = torch.device(device)
+        if device not in self._edges:
+            self._edges[device] = self.edges.to(device)
+        return self._edges[device]
+
+    @cached_property
+    def row_start(self) -> Tensor:
+        """``[N+1]`` int64: the edges into agent i are ``row_start[i]:row_start[i+1]``."""
+        counts = torch.bincount(self.edges[1], minlength=self.num_agents)
+        return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+    @property
+    def in_degree(self) -> Tensor:
+        """``[N]`` int64: how many agents each agent hears."""
+        return self.row_start.diff()
+
+    @cached_property
+    def reverse(self) -> Topology:
+        """The same links with every direction turned round."""
+        return Topology(self.edges.flip(0), self.num_agents, f"{self.name}-reversed")
+
+    @cached_property
+    def is_undirected(self) -> bool:
+        """Whether every edge has its opposite."""
+        a = self._adjacency()
+        return (a != a.T).nnz == 0
+
+    @cached_property
+    def is_connected(self) -> bool:
+        """Whether every agent can reach every other along directed edges (strong connectivity)."""
+        count, _ = csgraph.connected_components(self._adjacency(), directed=True, connection="strong")
+        return count == 1
+
+    def to_networkx(self) -> nx.Graph | nx.DiGraph:
+        """A networkx graph over nodes 0..N-1: undirected where every edge has its opposite."""
+        graph = nx.Graph() if self.is_undirected else nx.DiGraph()
+        graph.add_nodes_from(range(self.num_agents))
+        graph.add_edges_from(self.edges.T.tolist())
+        return graph
+
+    # -- operators -------------------------------------------------------------------------------
+
+    def _adjacency(self) -> sp.csr_array:
+        """``A[dst, src] = 1``: row i holds the agents that i hears."""
+        src, dst = self.edges.numpy()
+        return sp.csr_array((np.ones(src.size), (dst, src)), shape=(self.num_agents, self.num_agents))
+
+    def adjacency(self) -> SparseOperator:
+        """``y_i = sum of x_j over the agents j that i hears``."""
+        return self._cached(("adjacency",), self._adjacency)
+
+    def laplacian(self) -> SparseOperator:
+        """``L = D - A`` with in-degrees D; positive semi-definite on undirected graphs."""
+        return self._cached(("laplacian",), self._laplacian)
+
+    def _laplacian(self) -> sp.csr_array:
+        a = self._adjacency()
+        return sp.csr_array(sp.diags_array(a.sum(axis=1)) - a)
+
+    def mixing(self, kind: str = "metropolis") -> SparseOperator:
+        """Averaging weights ``x <- W x`` with rows that sum to one.
+
+        Args:
+            kind: ``metropolis`` 1 / (1 + max(d_i, d_j)), always aperiodic · ``mh`` 1 / max(d_i, d_j) (Metropolis-Hastings,
+                the convention of CVX) · ``max_degree`` 1 / max d · ``best_constant`` 2 / (lambda_2 + lambda_n) (Xiao and
+                Boyd 2004) · ``mean`` the plain mean of oneself and one's in-neighbours (row-stochastic only).
+
+        Returns:
+            The operator W; doubly stochastic except for ``mean``.
+
+        Raises:
+            ValueError: If the kind is unknown, or the graph is directed and the kind is not ``mean``.
+        """
+        if kind not in MIXING:
+            raise ValueError(f"unknown mixing {kind!r}; one of: {', '.join(MIXING)}")
+        if kind != "mean" and not self.is_undirected:
+            raise ValueError(f"mixing {kind!r} needs an undirected graph, {self.name!r} has one-way edges; use 'mean'")
+        return self._cached(("mixing", kind), lambda: self._mixing(kind))
+
+    def _mixing(self, kind: str) -> sp.csr_array:
+        a = self._adjacency()
+        degree = a.sum(axis=1)
+        src, dst = self.edges.numpy()
+        if kind == "mean":
+            weight = 1 / (1 + degree[dst])
+        elif kind == "metropolis":
+            weight = 1 / (1 + np.maximum(degree[src], degree[dst]))
+        elif kind == "mh":
+            weight = 1 / np.maximum(degree[src], degree[dst])
+        elif kind == "max_degree":
+            weight = np.full(src.size, 1 / max(degree.max(initial=0), 1))
+        else:
+            low, high = self._laplacian_extremes()
+            weight = np.full(src.size, 2 / (low + high))
+        off = sp.csr_array((weight, (dst, src)), shape=a.shape)
+        return sp.csr_array(off + sp.diags_array(1 - off.sum(axis=1)))
+
+    def hops(self, k: int, mode: str = "sum", decay: float = 1.0) -> SparseOperator:
+        """Gather over everyone within k hops upstream, oneself included.
+
+        Args:
+            k: Hop radius, at least 0.
+            mode: ``sum`` weights ``decay ** distance`` · ``mean`` the same divided by its row sum.
+            decay: Spatial discount per hop, in (0, 1]; 1 weighs all hops alike.
+        """
+        if k < 0 or mode not in ("sum", "mean") or not 0 < decay <= 1:
+            raise ValueError(f"hops: need k >= 0, mode sum or mean, decay in (0, 1]; got {k}, {mode!r}, {decay}")
+        return self._cached(("hops", k, mode, decay), lambda: self._hops(k, mode, decay))
+
+    def _hops(self, k: int, mode: str, decay: float) -> sp.csr_array:
+        step = (self._adjacency() + sp.eye_array(self.num_agents)).astype(bool).astype(np.float64)
+        reached = sp.eye_array(self.num_agents, format="csr")
+        total = reached.copy()
+        for distance in range(1, k + 1):
+            wider = (step @ reached).astype(bool).astype(np.float64)
+            total = total + decay**distance * (wider - reached)
+            reached = wider
+        return total if mode == "sum" else sp.csr_array(sp.diags_array(1 / total.sum(axis=1)) @ total)
+
+    def _cached(self, key: tuple, build) -> SparseOperator:
+        if key not in self._cache:
+            self._cache[key] = SparseOperator(build())
+        return self._cache[key]
+
+    # -- spectra ---------------------------------------------------------------------------------
+
+    def lambda2(self) -> float:
+        """Algebraic connectivity: the second smallest Laplacian eigenvalue (Fiedler 1973); 0 iff disconnected."""
+        return self._laplacian_extremes()[0]
+
+    def _laplacian_extremes(self) -> tuple[float, float]:
+        """(lambda_2, lambda_n) of the Laplacian of an undirected graph."""
+        if not self.is_undirected:
+            raise ValueError(f"the Laplacian spectrum needs an undirected graph, {self.name!r} has one-way edges")
+        laplacian = self._laplacian()
+        if self.num_agents == 1:
+            return 0.0, 0.0
+        if self.num_agents <= DENSE_SPECTRUM:
+            values = np.linalg.eigvalsh(laplacian.toarray())
+            return max(float(values[1]), 0.0), float(values[-1])
+        start = np.linspace(-1, 1, self.num_agents)  # fixed, so that two calls agree
+        high = float(sla.eigsh(laplacian, k=1, which="LA", v0=start, return_eigenvectors=False)[0])
+        shifted = sp.csr_array(high * sp.eye_array(self.num_agents) - laplacian)
+        low = high - sla.eigsh(shifted, k=2, which="LA", v0=start, return_eigenvectors=False).min()
+        return max(float(low), 0.0), high
+
+    def slem(self, kind: str = "metropolis") -> float:
+        """Second largest eigenvalue modulus of the mixing matrix: the worst-case contraction per averaging round."""
+        mixing = self.mixing(kind).matrix
+        n = self.num_agents
+        if n <= DENSE_SPECTRUM:
+            centred = mixing.toarray() - 1 / n
+            return float(np.abs(np.linalg.eigvals(centred)).max()) if n > 1 else 0.0
+        centred = sla.LinearOperator((n, n), matvec=lambda x: mixing @ x - x.mean(), dtype=np.float64)  # type: ignore[call-arg]
+        start = np.linspace(-1, 1, n)
+        solver = sla.eigs if kind == "mean" else sla.eigsh
+        return float(np.abs(solver(centred, k=1, which="LM", v0=start, return_eigenvectors=False)).max())

@@ -1,0 +1,1 @@
+"""Worlds: batched native environments, and every PettingZoo environment through one door."""

@@ -1,0 +1,145 @@
+"""Native environments: three pure functions over a struct of tensors, made into a VectorEnv here.
+
+A task says how episodes begin, go on and are seen. This file does the rest for every one of them: automatic
+restarts, time limits, seeds, checkpoints.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from coordination import rng, tree
+from envs.base import Step, View, check_action
+from envs.spec import AgentSpec
+
+S = TypeVar("S")
+
+
+class Task(ABC, Generic[S]):
+    """The rules of a native environment, free of any state: ``S`` is a struct of tensors ``[B, ...]``.
+
+    Attributes:
+        agents: Who takes part.
+        horizon: Steps after which an episode is truncated; None for no limit.
+        ends_early: Whether :meth:`advance` can ever terminate an agent. Where it cannot, all copies restart
+            together at the horizon and nothing has to be asked of the device.
+        device: Where constants of the task live; set by :class:`NativeEnv`.
+    """
+
+    agents: AgentSpec
+    horizon: int | None = None
+    ends_early: ClassVar[bool] = True
+    device: torch.device = torch.device("cpu")
+
+    @abstractmethod
+    def initial(self, generator: torch.Generator, n: int) -> S:
+        """States of ``n`` fresh episodes."""
+
+    @abstractmethod
+    def advance(self, state: S, action: Tensor, generator: torch.Generator) -> tuple[S, Tensor, Tensor]:
+        """One step: ``action [B, N, A]`` to the next state, ``reward [B, N]`` and ``terminated [B, N]``."""
+
+    @abstractmethod
+    def view(self, state: S) -> View:
+        """What the agents see in ``state``, ``[B, N, ...]``."""
+
+    def info(self, state: S) -> dict[str, Tensor]:
+        """Quantities of the state just reached, ``[B]`` or ``[B, N]``, named in ``agents.info``."""
+        return {}
+
+
+class NativeEnv(Generic[S]):
+    """B copies of a task as a VectorEnv.
+
+    Args:
+        task: The rules.
+        num_envs: Number of copies B.
+        device: Where states live.
+        seed: Root seed until :meth:`reset` gives another.
+    """
+
+    def __init__(self, task: Task[S], num_envs: int, device: torch.device | str = "cpu", seed: int = 0) -> None:
+        if num_envs < 1:
+            raise ValueError(f"num_envs: must be at least 1, got {num_envs}")
+        self.task, self.num_envs, self.device = task, num_envs, torch.device(device)
+        task.device = self.device
+        self.agents = task.agents
+        self._generator = rng.generator(seed, "env", device=self.device)
+        self._state: S | None = None
+        self._together = 0  # steps since all copies restarted, where they do so together
+        shape = (num_envs, self.agents.num_agents)
+        self._clock = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
+        self._never = torch.zeros(shape, dtype=torch.bool, device=self.device)
+        self._no_copy = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
+
+    def reset(self, seed: int | None = None) -> View:
+        """Start every copy anew; without a seed the current stream goes on."""
+        if seed is not None:
+            self._generator = rng.generator(seed, "env", device=self.device)
+        self._state = self.task.initial(self._generator, self.num_envs)
+        self._clock = torch.zeros_like(self._clock)
+        self._together = 0
+        return self.task.view(self._state)
+
+    def step(self, action: Tensor) -> Step:
+        """Advance every copy; those whose episode ends restart at once."""
+        if self._state is None:
+            raise RuntimeError("step: call reset first")
+        check_action(action, self.agents, self.num_envs)
+        state, reward, terminated = self.task.advance(self._state, action, self._generator)
+        info = self.task.info(state)
+        step = self._together_step if not self.task.ends_early else self._staggered_step
+        return step(state, reward, terminated, info)
+
+    def _together_step(self, state: S, reward: Tensor, terminated: Tensor, info: dict[str, Tensor]) -> Step:
+        """Every copy is at the same step of its episode, so the host knows when all of them restart."""
+        self._together += 1
+        next_view = self.task.view(state)
+        if self.task.horizon is None or self._together < self.task.horizon:
+            self._state = state
+            return Step(next_view, next_view, reward, self._never, self._never, self._no_copy, info=info)
+        self._state, self._together = self.task.initial(self._generator, self.num_envs), 0
+        view = self.task.view(self._state)
+        return Step(view, next_view, reward, self._never, next_view.alive, ~self._no_copy, info=info)
+
+    def _staggered_step(self, state: S, reward: Tensor, terminated: Tensor, info: dict[str, Tensor]) -> Step:
+        """Copies end when they like; fresh states are drawn for all and taken where needed, without asking the device."""
+        self._clock = self._clock + 1
+        next_view = self.task.view(state)
+        timeout = self._never if self.task.horizon is None else (self._clock >= self.task.horizon).unsqueeze(-1)
+        truncated = timeout & next_view.alive & ~terminated
+        over = (terminated | truncated | ~next_view.alive).all(-1)
+        if self.device.type == "cpu" and not bool(over.any()):
+            self._state = state
+            return Step(next_view, next_view, reward, terminated, truncated, over, info=info)
+        fresh = self.task.initial(self._generator, self.num_envs)
+        self._state = tree.where(over, fresh, state)
+        self._clock = torch.where(over, 0, self._clock)
+        return Step(self.task.view(self._state), next_view, reward, terminated, truncated, over, info=info)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State, clocks and generator."""
+        return {
+            "state": tree.pack(self._state),
+            "clock": self._clock,
+            "together": self._together,
+            "generator": self._generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> View:
+        """Restore :meth:`state_dict`; returns the current view."""
+        if self._state is None:
+            self.reset()
+        self._state = tree.unpack(self._state, state["state"])
+        self._clock = state["clock"].to(self.device)
+        self._together = int(state["together"])
+        self._generator.set_state(state["generator"].cpu())
+        assert self._state is not None
+        return self.task.view(self._state)
+
+    def close(self) -> None:
+        """Nothing to free."""
