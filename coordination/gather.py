@@ -1,14 +1,14 @@
 """Gather over neighbours: sums and means of sender features at each receiver, differentiable and O(E).
 
-Three kernels, chosen by the graph: on a complete graph the sum of the others is the total minus oneself, O(N);
-otherwise one segment reduction (``embedding_bag``) over neighbour lists, whose backward is the
-same reduction over the reversed lists. Measured against a CSR product and ``index_add_`` in
-``benchmarks/gather.py``.
+One kernel, a segment reduction (``embedding_bag``) over neighbour lists, whose backward is the same reduction over the
+reversed lists; on a larger complete graph the sum of the others is the total minus oneself, O(N). Measured
+against a CSR product, ``index_add_`` and PyG in ``benchmarks/gather.py``.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from coordination.graph import Graph
 from coordination.topology.base import Topology
 
 CACHED_BATCHES = 8  # index lists kept per topology; a training loop uses two or three batch sizes
+SMALL_COMPLETE = 10  # up to here adding the others one by one is faster than total minus oneself
 
 
 def neighbour_sum(x: Tensor, graph: Graph) -> Tensor:
@@ -27,35 +28,35 @@ def neighbour_sum(x: Tensor, graph: Graph) -> Tensor:
     to zero first (``torch.where``), as :func:`neighbour_mean` does.
 
     Args:
-        x: ``[*, N, D]`` features; leading axes as in the graph's own tensors.
-        graph: Who hears whom.
+        x: ``[*, N, D]`` features, floating point.
+        graph: Who hears whom; the leading axes of its tensors broadcast to those of ``x``.
 
     Returns:
         ``[*, N, D]``.
+
+    Raises:
+        ValueError: If ``x`` has another number of agents, or leading axes that the graph's do not fit.
     """
-    if graph.num_agents != x.shape[-2]:
-        raise ValueError(f"x: expected {graph.num_agents} agents on axis -2, got {tuple(x.shape)}")
+    n = graph.num_agents
+    if x.shape[-2] != n:
+        raise ValueError(f"x: expected {n} agents on axis -2, got {tuple(x.shape)}")
     weight = _edge_weight(graph)
-    if graph.topology is not None and weight is None and is_complete(graph.topology):
+    if graph.topology is not None and weight is None and n > SMALL_COMPLETE and is_complete(graph.topology):
         return x.sum(-2, keepdim=True) - x
-    rows = x.reshape(-1, x.shape[-1])
-    batch = rows.shape[0] // graph.num_agents
-    sender, start = _lists(graph, batch, x.device)
+    lead = x.shape[:-2]
+    rows = x.reshape(lead.numel() * n, x.shape[-1])
     if weight is not None:
-        weight = weight.expand(*x.shape[:-2], -1).reshape(-1).to(x.dtype)
-    if graph.topology is None:
-        back = None
-    else:
-        back = _batched_lists(graph.topology.reverse, batch, x.device)
-    return _SegmentSum.apply(rows, weight, sender, start, back, graph).reshape(x.shape)
+        weight = _spread(weight, lead, 1, "links").reshape(-1).to(x.dtype)
+    sender, start = _lists(graph, lead, x.device)
+    return _SegmentSum.apply(rows, weight, sender, start, graph, lead).reshape(x.shape)
 
 
 def neighbour_mean(x: Tensor, graph: Graph, alive: Tensor | None = None) -> Tensor:
-    """Mean over living senders whose link is up; zero where there is none.
+    """Weighted mean over living senders whose link is up; zero where there is none.
 
     Args:
         x: ``[*, N, D]`` features; rows of dead agents may hold anything, NaN included.
-        graph: Who hears whom.
+        graph: Who hears whom; weights, where it has them, must not be negative.
         alive: ``[*, N]`` bool; None if all live.
 
     Returns:
@@ -63,15 +64,21 @@ def neighbour_mean(x: Tensor, graph: Graph, alive: Tensor | None = None) -> Tens
     """
     if alive is not None:
         x = torch.where(alive.unsqueeze(-1), x, 0.0)
-    return neighbour_sum(x, graph) / neighbour_count(x, graph, alive).clamp(min=1)
+    total = neighbour_count(x, graph, alive)
+    return neighbour_sum(x, graph) / torch.where(total == 0, 1.0, total)
 
 
 def neighbour_count(x: Tensor, graph: Graph, alive: Tensor | None = None) -> Tensor:
-    """Total link weight of living senders at every receiver, ``[*, N, 1]`` (or ``[N, 1]`` where samples agree)."""
-    if alive is None and graph.topology is not None and _edge_weight(graph) is None:
-        return graph.topology.in_degree.to(x).unsqueeze(-1)
-    ones = x.new_ones(*x.shape[:-1], 1) if alive is None else alive.to(x.dtype).unsqueeze(-1)
-    return neighbour_sum(ones, graph)
+    """Total link weight of living senders at every receiver, ``[*, N, 1]`` (or ``[N, 1]`` where samples agree).
+
+    Args:
+        x: ``[*, N, D]``; only its shape, dtype and device are used.
+        graph, alive: As in :func:`neighbour_mean`.
+    """
+    if alive is not None:
+        return neighbour_sum(alive.to(x.dtype).unsqueeze(-1), graph)
+    agree = graph.topology is not None and _edge_weight(graph) is None
+    return neighbour_sum(x.new_ones(*(() if agree else x.shape[:-2]), graph.num_agents, 1), graph)
 
 
 def is_complete(topology: Topology) -> bool:
@@ -87,61 +94,104 @@ def _edge_weight(graph: Graph) -> Tensor | None:
     return up.float() if graph.weight is None else torch.where(up, graph.weight, 0.0)
 
 
-def _lists(graph: Graph, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Flat sender rows ``[batch * E]`` and segment starts ``[batch * N]``, receivers in order."""
+def _spread(x: Tensor, lead: torch.Size, trailing: int, what: str) -> Tensor:
+    """Expand the leading axes of ``x`` to ``lead``."""
+    own = x.shape[: x.ndim - trailing]
+    try:
+        return x.expand(*lead, *x.shape[x.ndim - trailing :])
+    except RuntimeError:
+        raise ValueError(
+            f"x: leading axes {tuple(lead)} do not fit those of the graph's {what}, {tuple(own)}"
+        ) from None
+
+
+# -- neighbour lists of a whole batch: flat rows [batch * E], and where each segment starts [batch * N] ---------------
+
+
+def _lists(graph: Graph, lead: torch.Size, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The rows that each row gathers, receivers in order."""
     if graph.topology is not None:
-        return _batched_lists(graph.topology, batch, device)
-    assert graph.edges is not None and graph.row_start is not None
-    n, e = graph.num_agents, graph.edges.shape[-1]
-    offset = torch.arange(batch, device=device).unsqueeze(1)
-    edges, row_start = graph.edges.reshape(-1, 2, e), graph.row_start.reshape(-1, n + 1)
-    sender = edges[:, 0].clamp(max=n - 1) + offset * n  # padded edges have weight zero, any row will do
-    return sender.reshape(-1), (row_start[:, :-1] + offset * e).reshape(-1)
+        return _shared_lists(graph.topology, lead.numel(), device)
+    assert graph.row_start is not None
+    sender = _ends(graph, lead, 0, device)
+    start = _spread(graph.row_start, lead, 1, "edges").reshape(lead.numel(), -1)[:, :-1]
+    return sender, _flatten(start, sender.numel() // max(lead.numel(), 1), sender.dtype)
 
 
-_BATCHED: OrderedDict[tuple[int, int, torch.device], tuple[Topology, Tensor, Tensor]] = OrderedDict()
+def _reversed_lists(
+    graph: Graph, lead: torch.Size, sender: Tensor, weight: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The same lists with every link turned round, and the weights in their order."""
+    batch = lead.numel()
+    if graph.topology is not None:
+        reverse = graph.topology.reverse
+        rows, start = _shared_lists(reverse, batch, sender.device)
+        if weight is not None:
+            weight = weight.reshape(batch, -1)[:, reverse.order.to(sender.device)].reshape(-1)
+        return rows, start, weight
+    ordered, order = sender.sort(stable=True)
+    first = torch.arange(batch * graph.num_agents, device=sender.device, dtype=sender.dtype)
+    start = torch.searchsorted(ordered, first, out_int32=sender.dtype == torch.int32)
+    rows = _ends(graph, lead, 1, sender.device)[order]
+    return rows, start, None if weight is None else weight[order]
 
 
-def _batched_lists(topology: Topology, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    key = (id(topology), batch, device)
-    if key not in _BATCHED:
-        offset = torch.arange(batch, device=device).unsqueeze(1)
-        sender = topology.edges_on(device)[0] + offset * topology.num_agents
-        start = topology.row_start[:-1].to(device) + offset * topology.num_edges
-        _BATCHED[key] = (topology, sender.reshape(-1), start.reshape(-1))  # holds the topology: its id stays taken
-        while len(_BATCHED) > CACHED_BATCHES:
-            _BATCHED.popitem(last=False)
-    _BATCHED.move_to_end(key)
-    return _BATCHED[key][1:]
+def _ends(graph: Graph, lead: torch.Size, end: int, device: torch.device) -> Tensor:
+    """``[batch * E]`` rows of the senders (end 0) or receivers (end 1) of all edges."""
+    n, batch = graph.num_agents, lead.numel()
+    if graph.topology is not None:
+        own = graph.topology.edges_on(device)[end].expand(batch, -1)
+    else:
+        assert graph.edges is not None
+        own = _spread(graph.edges[..., end, :], lead, 1, "edges").reshape(batch, graph.edges.shape[-1])
+        own = own.clamp(max=n - 1)  # padded edges have weight zero, any row will do
+    return _flatten(own, n, _index_dtype(batch * max(n, own.shape[-1])))
+
+
+def _flatten(own: Tensor, step: int, dtype: torch.dtype) -> Tensor:
+    """``[batch, ...]`` indices of each sample as indices into the whole batch, ``step`` apart."""
+    return (own + torch.arange(own.shape[0], device=own.device).unsqueeze(1) * step).reshape(-1).to(dtype)
+
+
+def _index_dtype(size: int) -> torch.dtype:
+    return torch.int32 if size < 2**31 else torch.int64  # half the memory traffic wherever it fits
+
+
+_SHARED: WeakKeyDictionary[Topology, OrderedDict[tuple[int, torch.device], tuple[Tensor, Tensor]]] = WeakKeyDictionary()
+
+
+def _shared_lists(topology: Topology, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    cache, key = _SHARED.setdefault(topology, OrderedDict()), (batch, device)
+    if key not in cache:
+        sender = _ends(Graph(topology), torch.Size([batch]), 0, device)
+        start = topology.row_start[:-1].to(device).expand(batch, -1)
+        cache[key] = sender, _flatten(start, topology.num_edges, sender.dtype)
+        while len(cache) > CACHED_BATCHES:
+            cache.popitem(last=False)
+    cache.move_to_end(key)
+    return cache[key]
 
 
 class _SegmentSum(torch.autograd.Function):
-    """Segment sums of gathered rows; the backward gathers over reversed lists where they are known."""
+    """Segment sums of gathered rows; the backward gathers over the reversed lists."""
 
     @staticmethod
-    def forward(ctx, rows, weight, sender, start, back, graph):
-        ctx.back, ctx.graph = back, graph
-        ctx.save_for_backward(rows if weight is not None and weight.requires_grad else None, weight, sender, start)
+    def forward(
+        ctx, rows: Tensor, weight: Tensor | None, sender: Tensor, start: Tensor, graph: Graph, lead: torch.Size
+    ) -> Tensor:
+        ctx.graph, ctx.lead = graph, lead
+        ctx.save_for_backward(rows if ctx.needs_input_grad[1] else None, weight, sender)
         return F.embedding_bag(sender, rows, start, mode="sum", per_sample_weights=weight)
 
     @staticmethod
-    def backward(ctx, grad):
-        rows, weight, sender, start = ctx.saved_tensors
-        grad = grad.contiguous()
+    def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
+        rows, weight, sender = ctx.saved_tensors
+        grad = grad_outputs[0].contiguous()
         grad_rows = grad_weight = None
-        counts = (
-            torch.diff(start, append=start.new_tensor([sender.numel()]))
-            if weight is not None or ctx.back is None
-            else None
-        )
         if ctx.needs_input_grad[0]:
-            if ctx.back is not None and weight is None:
-                grad_rows = F.embedding_bag(ctx.back[0], grad, ctx.back[1], mode="sum")
-            else:
-                edge = grad.repeat_interleave(counts, 0, output_size=sender.numel())
-                edge = edge if weight is None else edge * weight.unsqueeze(-1)
-                grad_rows = torch.zeros_like(grad).index_add_(0, sender, edge)
-        if rows is not None:
-            edge = grad.repeat_interleave(counts, 0, output_size=sender.numel())
-            grad_weight = (rows[sender] * edge).sum(-1)
+            back, start, turned = _reversed_lists(ctx.graph, ctx.lead, sender, weight)
+            grad_rows = F.embedding_bag(back, grad, start, mode="sum", per_sample_weights=turned)
+        if ctx.needs_input_grad[1]:
+            receiver = _ends(ctx.graph, ctx.lead, 1, sender.device)
+            grad_weight = (rows[sender] * grad[receiver]).sum(-1)
         return grad_rows, grad_weight, None, None, None, None

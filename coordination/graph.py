@@ -8,11 +8,14 @@ A padded edge has sender N, one past the last agent: the sink.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
 from coordination import tree
 from coordination.topology.base import Topology
+from coordination.topology.lattices import empty
 
 
 @tree.struct
@@ -28,7 +31,7 @@ class Graph:
         attr: ``[*, E, D]`` link features.
     """
 
-    topology: Topology | None = tree.shared(None)
+    topology: Topology | None = tree.shared(default=None)
     edges: Tensor | None = tree.axes("2 E", default=None)
     row_start: Tensor | None = tree.axes("N+1", default=None)
     live: Tensor | None = tree.axes("E", default=None)
@@ -36,12 +39,20 @@ class Graph:
     attr: Tensor | None = tree.axes("E D", default=None)
 
     @classmethod
-    def from_edges(cls, edges: Tensor, num_agents: int, **fields: Tensor | None) -> Graph:
-        """A graph of per-sample edges in any order; ``fields`` (live, weight, attr) are sorted along.
+    def from_edges(
+        cls,
+        edges: Tensor,
+        num_agents: int,
+        live: Tensor | None = None,
+        weight: Tensor | None = None,
+        attr: Tensor | None = None,
+    ) -> Graph:
+        """A graph of per-sample edges in any order; live, weight and attr are sorted along.
 
         Args:
-            edges: ``[*, 2, E]`` int64; an edge that touches an index outside 0..N-1 counts as padding.
+            edges: ``[*, 2, E]`` integers; an edge that touches an index outside 0..N-1 counts as padding.
             num_agents: Number of agents N.
+            live, weight, attr: ``[*, E]``, ``[*, E]``, ``[*, E, D]`` as in the class, or None.
         """
         edges = edges.long()
         padded = ((edges < 0) | (edges >= num_agents)).any(-2, keepdim=True)
@@ -49,23 +60,33 @@ class Graph:
         receiver, order = edges[..., 1, :].sort(dim=-1, stable=True)
         sender = edges[..., 0, :].gather(-1, order)
         bounds = torch.arange(num_agents + 1, device=edges.device).expand(*edges.shape[:-2], -1)
-        row_start = torch.searchsorted(receiver.contiguous(), bounds.contiguous())
-        moved = {
-            name: None
-            if x is None
-            else torch.take_along_dim(x, order.reshape(order.shape + (1,) * (x.ndim - order.ndim)), order.ndim - 1)
-            for name, x in fields.items()
-        }
-        return cls(edges=torch.stack([sender, receiver], -2), row_start=row_start, **moved)
+        return cls(
+            edges=torch.stack([sender, receiver], -2),
+            row_start=torch.searchsorted(receiver.contiguous(), bounds.contiguous()),
+            live=None if live is None else live.gather(-1, order),
+            weight=None if weight is None else weight.gather(-1, order),
+            attr=None if attr is None else torch.take_along_dim(attr, order.unsqueeze(-1), -2),
+        )
 
     @classmethod
     def from_neighbours(cls, neighbours: Tensor, num_agents: int) -> Graph:
-        """A graph from neighbour lists ``[*, N, K]`` of senders, padded with N (or any index outside 0..N-1)."""
+        """A graph from neighbour lists: K slots for every receiver.
+
+        Args:
+            neighbours: ``[*, N, K]`` senders, padded with N (or any index outside 0..N-1).
+            num_agents: Number of agents N.
+
+        Raises:
+            ValueError: If there is not one list for every agent.
+        """
         *batch, n, k = neighbours.shape
+        if n != num_agents:
+            raise ValueError(f"neighbours: expected [*, N, K] with N = {num_agents}, got {tuple(neighbours.shape)}")
+        neighbours = neighbours.long()
         outside = (neighbours < 0) | (neighbours >= num_agents)
         sender = neighbours.masked_fill(outside, num_agents).flatten(-2)
         receiver = torch.arange(n, device=neighbours.device).repeat_interleave(k).expand(*batch, -1)
-        row_start = torch.arange(0, n * k + 1, k, device=neighbours.device).expand(*batch, -1)
+        row_start = (torch.arange(n + 1, device=neighbours.device) * k).expand(*batch, -1)
         return cls(edges=torch.stack([sender, receiver], -2), row_start=row_start)
 
     @property
@@ -83,7 +104,7 @@ class Graph:
 
     def without_links(self) -> Graph:
         """The same agents with no links at all."""
-        return Graph(topology=Topology(torch.zeros(2, 0), self.num_agents, "empty"))
+        return Graph(topology=_empty(self.num_agents))
 
     def up(self) -> Tensor | None:
         """``[*, E]`` bool: edges that carry something; None where all do."""
@@ -92,7 +113,9 @@ class Graph:
         inside = self.edges[..., 0, :] < self.num_agents
         return inside if self.live is None else inside & self.live
 
-    def flat(self, batch: int, alive: Tensor | None = None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def flat(
+        self, batch: int, alive: Tensor | None = None, device: torch.device | str | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The batch as one disjoint union, in the form PyG's layers take.
 
         Agent i of sample b becomes node ``b * N + i``; one more node, ``batch * N``, is the sink to which both ends of
@@ -102,28 +125,38 @@ class Graph:
         Args:
             batch: Number of samples (the leading axes merged).
             alive: ``[batch, N]`` bool; None if all live.
+            device: Where to put a shared topology's edges; None for where ``alive`` or the graph's own tensors are.
 
         Returns:
             ``edge_index [2, batch * E]``, ``weight [batch * E]`` or None, ``attr [batch * E, D]`` or None.
         """
         n = self.num_agents
         if self.edges is not None:
-            edges = self.edges.reshape(batch, 2, -1)
+            edges = self.edges.expand(batch, 2, -1) if self.edges.ndim == 2 else self.edges.reshape(batch, 2, -1)
         else:
             assert self.topology is not None
-            source = self.live if self.live is not None else alive
-            device = source.device if source is not None else torch.device("cpu")
-            edges = self.topology.edges_on(device).expand(batch, 2, -1)
+            known = [x for x in (alive, self.live, self.weight, self.attr) if x is not None]
+            place = device if device is not None else known[0].device if known else "cpu"
+            edges = self.topology.edges_on(place).expand(batch, 2, -1)
         up = self.up()
-        up = None if up is None else up.reshape(batch, -1)
+        up = None if up is None else _samples(up, batch)
         if alive is not None:
             padded = torch.cat([alive.reshape(batch, n), alive.new_zeros(batch, 1)], 1)
             both = padded.gather(1, edges[:, 0]) & padded.gather(1, edges[:, 1])
             up = both if up is None else up & both
-        offset = torch.arange(0, batch * n, n, device=edges.device).reshape(batch, 1, 1)
-        flat = edges + offset
+        flat = edges + torch.arange(0, batch * n, n, device=edges.device).reshape(batch, 1, 1)
         if up is not None:
             flat = torch.where(up.unsqueeze(1), flat, batch * n)
-        weight = None if self.weight is None else self.weight.reshape(-1)
-        attr = None if self.attr is None else self.attr.reshape(batch * edges.shape[-1], -1)
+        weight = None if self.weight is None else _samples(self.weight, batch).reshape(-1)
+        attr = None if self.attr is None else _samples(self.attr, batch, trailing=2).flatten(0, 1)
         return flat.transpose(0, 1).reshape(2, -1), weight, attr
+
+
+def _samples(x: Tensor, batch: int, trailing: int = 1) -> Tensor:
+    """``[*, E, ...]`` as ``[batch, E, ...]``; a tensor without leading axes is every sample's."""
+    if x.ndim == trailing:
+        return x.expand(batch, *x.shape)
+    return x.flatten(0, x.ndim - trailing - 1)
+
+
+_empty = lru_cache(maxsize=64)(empty)  # one object for each N, so that index lists made for it are found again

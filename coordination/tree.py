@@ -43,9 +43,15 @@ def shared(default: Any = dataclasses.MISSING) -> Any:
 
 @dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(axes, shared, dataclasses.field))
 def struct(cls: type[T]) -> type[T]:
-    """Turn a class into a frozen dataclass without ``==`` that torch sees as a pytree."""
+    """Turn a class into a frozen dataclass without ``==`` that torch sees as a pytree.
+
+    Raises:
+        TypeError: If a field says neither its axes nor that it is shared.
+    """
     made = dataclasses.dataclass(frozen=True, eq=False)(cls)
     fields = dataclasses.fields(made)  # type: ignore[arg-type]
+    if plain := [f.name for f in fields if not f.metadata.keys() & {"axes", "shared"}]:
+        raise TypeError(f"{cls.__name__}: declare {', '.join(plain)} with tree.axes (tensors) or tree.shared")
     own = tuple(f.name for f in fields if not f.metadata.get("shared"))
     passed = tuple(f.name for f in fields if f.metadata.get("shared"))
 
@@ -76,21 +82,43 @@ def _rebuild(node: Any, children: Sequence[Any]) -> Any:
         return dataclasses.replace(node, **dict(zip(names, children, strict=True)))
     if isinstance(node, Mapping):
         return dict(zip(node.keys(), children, strict=True))
-    return type(node)(children)
+    make: Any = type(node)
+    return make(*children) if hasattr(node, "_fields") else make(children)  # a named tuple takes its parts apart
+
+
+def _matching(node: Any, children: list[tuple[str, Any]], other: Any) -> dict[str, Any]:
+    """The children of ``other`` by name, checked to be those of ``node``, shared fields included."""
+    found = dict(_children(other) or ())
+    if found.keys() != {name for name, _ in children}:
+        raise ValueError(
+            f"trees differ in form: {type(node).__name__} of {[name for name, _ in children]}, "
+            f"{type(other).__name__} of {list(found)}"
+        )
+    if dataclasses.is_dataclass(node):
+        for name in (f.name for f in dataclasses.fields(node) if f.metadata.get("shared")):
+            mine, its = getattr(node, name), getattr(other, name)
+            if mine is not its and mine != its:
+                raise ValueError(f"{type(node).__name__}.{name}: is shared by all samples, got {mine!r} and {its!r}")
+    return found
 
 
 def map(fn: Callable[..., Any], tree: T, *rest: Any) -> T:
     """Apply ``fn`` to every tensor of ``tree`` (and the matching tensors of ``rest``).
 
+    Raises:
+        ValueError: If the trees differ in form, in which fields are None, or in a shared field.
+
     >>> map(lambda x: x + 1, {"a": torch.zeros(2)})
     {'a': tensor([1., 1.])}
     """
+    if any((other is None) != (tree is None) for other in rest):
+        raise ValueError(f"trees differ in form: {type(tree).__name__}, {', '.join(type(r).__name__ for r in rest)}")
     if tree is None:
         return None  # type: ignore[return-value]
     children = _children(tree)
     if children is None:
         return fn(tree, *rest)
-    others = [dict(_children(r) or ()) for r in rest]
+    others = [_matching(tree, children, other) for other in rest]
     return _rebuild(tree, [map(fn, child, *(o[name] for o in others)) for name, child in children])
 
 

@@ -55,8 +55,8 @@ class Step:
         info: ``[B]`` or ``[B, N]`` tensors named in :attr:`AgentSpec.info`.
     """
 
-    view: View
-    next_view: View
+    view: View = tree.axes("")
+    next_view: View = tree.axes("")
     reward: Tensor = tree.axes("N")
     terminated: Tensor = tree.axes("N")
     truncated: Tensor = tree.axes("N")

@@ -25,9 +25,9 @@ class Task(ABC, Generic[S]):
     Attributes:
         agents: Who takes part.
         horizon: Steps after which an episode is truncated; None for no limit.
-        ends_early: Whether :meth:`advance` can ever terminate an agent. Where it cannot, all copies restart
-            together at the horizon and nothing has to be asked of the device.
-        device: Where constants of the task live; set by :class:`NativeEnv`.
+        ends_early: Whether an agent can ever terminate or die. Where none can, all copies restart together at the
+            horizon, and nothing has to be asked of the device.
+        device: Where :class:`NativeEnv` put the task last; the tensors at hand say it too.
     """
 
     agents: AgentSpec
@@ -37,15 +37,21 @@ class Task(ABC, Generic[S]):
 
     @abstractmethod
     def initial(self, generator: torch.Generator, n: int) -> S:
-        """States of ``n`` fresh episodes."""
+        """States of ``n`` fresh episodes, on the device of the generator."""
 
     @abstractmethod
     def advance(self, state: S, action: Tensor, generator: torch.Generator) -> tuple[S, Tensor, Tensor]:
-        """One step: ``action [B, N, A]`` to the next state, ``reward [B, N]`` and ``terminated [B, N]``."""
+        """One step: ``action [B, N, A]`` to the next state, ``reward [B, N]`` and ``terminated [B, N]``.
+
+        Changes nothing in place. Slots without a living agent get no reward, whatever their action holds.
+        """
 
     @abstractmethod
     def view(self, state: S) -> View:
-        """What the agents see in ``state``, ``[B, N, ...]``."""
+        """What the agents see in ``state``, ``[B, N, ...]``.
+
+        An agent that terminated is not alive any more; only at the end of a whole episode may a view leave that open.
+        """
 
     def info(self, state: S) -> dict[str, Tensor]:
         """Quantities of the state just reached, ``[B]`` or ``[B, N]``, named in ``agents.info``."""
@@ -60,11 +66,16 @@ class NativeEnv(Generic[S]):
         num_envs: Number of copies B.
         device: Where states live.
         seed: Root seed until :meth:`reset` gives another.
+
+    Raises:
+        ValueError: If there is no copy, or the task's horizon is below 1.
     """
 
     def __init__(self, task: Task[S], num_envs: int, device: torch.device | str = "cpu", seed: int = 0) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs: must be at least 1, got {num_envs}")
+        if task.horizon is not None and task.horizon < 1:
+            raise ValueError(f"horizon of {type(task).__name__}: must be at least 1, got {task.horizon}")
         self.task, self.num_envs, self.device = task, num_envs, torch.device(device)
         task.device = self.device
         self.agents = task.agents
@@ -75,6 +86,8 @@ class NativeEnv(Generic[S]):
         self._clock = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self._never = torch.zeros(shape, dtype=torch.bool, device=self.device)
         self._no_copy = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
+        passive = torch.tensor([group.action is None for group in task.agents.groups for _ in range(group.size)])
+        self._passive = passive.to(self.device) if bool(passive.any()) else None
 
     def reset(self, seed: int | None = None) -> View:
         """Start every copy anew; without a seed the current stream goes on."""
@@ -107,12 +120,13 @@ class NativeEnv(Generic[S]):
         return Step(view, next_view, reward, self._never, next_view.alive, ~self._no_copy, info=info)
 
     def _staggered_step(self, state: S, reward: Tensor, terminated: Tensor, info: dict[str, Tensor]) -> Step:
-        """Copies end when they like; fresh states are drawn for all and taken where needed, without asking the device."""
+        """Copies end when they like; fresh states are drawn for all and taken where needed, asking no accelerator."""
         self._clock = self._clock + 1
         next_view = self.task.view(state)
         timeout = self._never if self.task.horizon is None else (self._clock >= self.task.horizon).unsqueeze(-1)
         truncated = timeout & next_view.alive & ~terminated
-        over = (terminated | truncated | ~next_view.alive).all(-1)
+        out = terminated | truncated | ~next_view.alive
+        over = (out if self._passive is None else out | self._passive).all(-1)
         if self.device.type == "cpu" and not bool(over.any()):
             self._state = state
             return Step(next_view, next_view, reward, terminated, truncated, over, info=info)
@@ -122,7 +136,13 @@ class NativeEnv(Generic[S]):
         return Step(self.task.view(self._state), next_view, reward, terminated, truncated, over, info=info)
 
     def state_dict(self) -> dict[str, Any]:
-        """State, clocks and generator."""
+        """State, clocks and generator; tensors are shared with the environment, which never changes them in place.
+
+        Raises:
+            RuntimeError: Before the first reset.
+        """
+        if self._state is None:
+            raise RuntimeError("state_dict: call reset first")
         return {
             "state": tree.pack(self._state),
             "clock": self._clock,
@@ -131,15 +151,21 @@ class NativeEnv(Generic[S]):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> View:
-        """Restore :meth:`state_dict`; returns the current view."""
-        if self._state is None:
-            self.reset()
-        self._state = tree.unpack(self._state, state["state"])
+        """Restore :meth:`state_dict`; returns the current view.
+
+        Raises:
+            ValueError: If the saved state has another form, number of copies, or kind of device.
+        """
+        like = self._state if self._state is not None else self.task.initial(self._generator, self.num_envs)
+        restored = tree.unpack(like, state["state"])
+        generator = state["generator"].cpu()
+        if generator.shape != self._generator.get_state().shape:
+            raise ValueError(f"saved generator: of another kind of device than this environment's, {self.device.type}")
+        self._state = restored
         self._clock = state["clock"].to(self.device)
         self._together = int(state["together"])
-        self._generator.set_state(state["generator"].cpu())
-        assert self._state is not None
-        return self.task.view(self._state)
+        self._generator.set_state(generator)
+        return self.task.view(restored)
 
     def close(self) -> None:
         """Nothing to free."""

@@ -1,1 +1,18 @@
-"""Learning: collect, learn, report."""
+"""Learning: collect, learn, report. ``marl.train(env="spread", algorithm="mappo", policy="graph")`` does it all."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from marl.api import load, resume, train
+    from marl.run import Run
+
+_LAZY = {"train": "marl.api", "resume": "marl.api", "load": "marl.api", "Run": "marl.run"}
+
+__all__ = ["Run", "load", "resume", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

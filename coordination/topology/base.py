@@ -6,7 +6,7 @@ receiver, then sender, so that the in-neighbours of an agent are one slice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 
 import networkx as nx
@@ -17,10 +17,11 @@ import torch
 from scipy.sparse import csgraph
 from torch import Tensor
 
+from coordination.names import unknown
 from coordination.topology.sparse import SparseOperator
+from coordination.topology.spectra import DENSE_SPECTRUM, laplacian_extremes
 
 MIXING = ("metropolis", "mh", "max_degree", "best_constant", "mean")
-DENSE_SPECTRUM = 1000  # up to here eigenvalues come from a dense solver, exact to rounding
 
 
 class Topology:
@@ -30,15 +31,24 @@ class Topology:
         edges: ``[2, E]`` integer pairs src -> dst. An undirected link is two edges.
         num_agents: Number of agents N.
         name: What to call it in reports.
+        node_order: ``[N]`` what agents 0..N-1 are called where the graph came from; None where they have no names.
 
     Raises:
-        ValueError: If an edge is out of range, a self-loop, or listed twice.
+        ValueError: If an edge is out of range, a self-loop, or listed twice, or the edges are not ``[2, E]`` integers.
     """
 
-    def __init__(self, edges: Tensor | np.ndarray | Sequence[Sequence[int]], num_agents: int, name: str = "custom"):
-        pairs = np.asarray(edges, dtype=np.int64).reshape(2, -1)
+    def __init__(
+        self,
+        edges: Tensor | np.ndarray | Sequence[Sequence[int]],
+        num_agents: int,
+        name: str = "custom",
+        node_order: Sequence[Hashable] | None = None,
+    ) -> None:
         if num_agents < 1:
             raise ValueError(f"num_agents: must be at least 1, got {num_agents}")
+        if node_order is not None and len(node_order) != num_agents:
+            raise ValueError(f"node_order: expected {num_agents} names, got {len(node_order)}")
+        pairs = _pairs(edges)
         if pairs.size and (pairs.min() < 0 or pairs.max() >= num_agents):
             raise ValueError(f"edges: agents are 0..{num_agents - 1}, got {pairs.min()}..{pairs.max()}")
         if (loops := int((pairs[0] == pairs[1]).sum())) > 0:
@@ -49,9 +59,24 @@ class Topology:
             raise ValueError("edges: the same edge is listed twice")
         self.num_agents = num_agents
         self.name = name
+        self.node_order = None if node_order is None else tuple(node_order)
         self.order = torch.from_numpy(order)  # position in the input of each stored edge
         self._edges = {torch.device("cpu"): torch.from_numpy(pairs)}
         self._cache: dict[tuple, SparseOperator] = {}
+
+    @classmethod
+    def from_links(cls, a: np.ndarray, b: np.ndarray, num_agents: int, name: str = "custom") -> Topology:
+        """Links ``a - b`` that go both ways; one found twice counts once, one from an agent to itself not at all.
+
+        Args:
+            a, b: ``[M]`` the two ends of each link.
+            num_agents: Number of agents N.
+            name: What to call it in reports.
+        """
+        low, high = np.minimum(a, b), np.maximum(a, b)
+        key = np.unique((low * num_agents + high)[low != high])
+        low, high = np.divmod(key, max(num_agents, 1))
+        return cls(np.stack([np.append(low, high), np.append(high, low)]), num_agents, name)
 
     def __repr__(self) -> str:
         return f"Topology({self.name!r}, num_agents={self.num_agents}, num_edges={self.num_edges})"
@@ -133,9 +158,10 @@ class Topology:
         """Averaging weights ``x <- W x`` with rows that sum to one.
 
         Args:
-            kind: ``metropolis`` 1 / (1 + max(d_i, d_j)), always aperiodic · ``mh`` 1 / max(d_i, d_j) (Metropolis-Hastings,
-                the convention of CVX) · ``max_degree`` 1 / max d · ``best_constant`` 2 / (lambda_2 + lambda_n) (Xiao and
-                Boyd 2004) · ``mean`` the plain mean of oneself and one's in-neighbours (row-stochastic only).
+            kind: ``metropolis`` 1 / (1 + max(d_i, d_j)), always aperiodic · ``mh`` 1 / max(d_i, d_j)
+                (Metropolis-Hastings, the convention of CVX) · ``max_degree`` 1 / max d · ``best_constant``
+                2 / (lambda_2 + lambda_n) (Xiao and Boyd 2004) · ``mean`` the plain mean of oneself and one's
+                in-neighbours (row-stochastic only).
 
         Returns:
             The operator W; doubly stochastic except for ``mean``.
@@ -144,7 +170,7 @@ class Topology:
             ValueError: If the kind is unknown, or the graph is directed and the kind is not ``mean``.
         """
         if kind not in MIXING:
-            raise ValueError(f"unknown mixing {kind!r}; one of: {', '.join(MIXING)}")
+            raise ValueError(unknown("mixing", kind, MIXING))
         if kind != "mean" and not self.is_undirected:
             raise ValueError(f"mixing {kind!r} needs an undirected graph, {self.name!r} has one-way edges; use 'mean'")
         return self._cached(("mixing", kind), lambda: self._mixing(kind))
@@ -160,10 +186,9 @@ class Topology:
         elif kind == "mh":
             weight = 1 / np.maximum(degree[src], degree[dst])
         elif kind == "max_degree":
-            weight = np.full(src.size, 1 / max(degree.max(initial=0), 1))
+            weight = np.full(src.size, 1 / max(float(np.max(degree)), 1.0))
         else:
-            low, high = self._laplacian_extremes()
-            weight = np.full(src.size, 2 / (low + high))
+            weight = np.full(src.size, 2 / max(sum(self._laplacian_extremes()), 1.0))  # 0 only without edges
         off = sp.csr_array((weight, (dst, src)), shape=a.shape)
         return sp.csr_array(off + sp.diags_array(1 - off.sum(axis=1)))
 
@@ -189,7 +214,7 @@ class Topology:
             reached = wider
         return total if mode == "sum" else sp.csr_array(sp.diags_array(1 / total.sum(axis=1)) @ total)
 
-    def _cached(self, key: tuple, build) -> SparseOperator:
+    def _cached(self, key: tuple, build: Callable[[], sp.csr_array]) -> SparseOperator:
         if key not in self._cache:
             self._cache[key] = SparseOperator(build())
         return self._cache[key]
@@ -201,29 +226,35 @@ class Topology:
         return self._laplacian_extremes()[0]
 
     def _laplacian_extremes(self) -> tuple[float, float]:
-        """(lambda_2, lambda_n) of the Laplacian of an undirected graph."""
         if not self.is_undirected:
             raise ValueError(f"the Laplacian spectrum needs an undirected graph, {self.name!r} has one-way edges")
-        laplacian = self._laplacian()
-        if self.num_agents == 1:
-            return 0.0, 0.0
-        if self.num_agents <= DENSE_SPECTRUM:
-            values = np.linalg.eigvalsh(laplacian.toarray())
-            return max(float(values[1]), 0.0), float(values[-1])
-        start = np.linspace(-1, 1, self.num_agents)  # fixed, so that two calls agree
-        high = float(sla.eigsh(laplacian, k=1, which="LA", v0=start, return_eigenvectors=False)[0])
-        shifted = sp.csr_array(high * sp.eye_array(self.num_agents) - laplacian)
-        low = high - sla.eigsh(shifted, k=2, which="LA", v0=start, return_eigenvectors=False).min()
-        return max(float(low), 0.0), high
+        return laplacian_extremes(self._laplacian())
 
     def slem(self, kind: str = "metropolis") -> float:
-        """Second largest eigenvalue modulus of the mixing matrix: the worst-case contraction per averaging round."""
-        mixing = self.mixing(kind).matrix
-        n = self.num_agents
+        """Second largest eigenvalue modulus of the mixing matrix: the asymptotic contraction per averaging round.
+
+        For the symmetric kinds (all but ``mean``) it is also the worst case of every single round (Xiao and Boyd 2004).
+        """
+        mixing, n = self.mixing(kind).matrix, self.num_agents
+        if n == 1:
+            return 0.0
+        if kind != "mean":
+            low, high = laplacian_extremes(sp.csr_array(sp.eye_array(n) - mixing))
+            return max(abs(1 - low), abs(1 - high))
         if n <= DENSE_SPECTRUM:
-            centred = mixing.toarray() - 1 / n
-            return float(np.abs(np.linalg.eigvals(centred)).max()) if n > 1 else 0.0
+            return float(np.abs(np.linalg.eigvals(mixing.toarray() - 1 / n)).max())
         centred = sla.LinearOperator((n, n), matvec=lambda x: mixing @ x - x.mean(), dtype=np.float64)  # type: ignore[call-arg]
-        start = np.linspace(-1, 1, n)
-        solver = sla.eigs if kind == "mean" else sla.eigsh
-        return float(np.abs(solver(centred, k=1, which="LM", v0=start, return_eigenvectors=False)).max())
+        start = np.random.default_rng(0).standard_normal(n)  # fixed, so that two calls agree
+        return float(np.abs(sla.eigs(centred, k=1, which="LM", v0=start, return_eigenvectors=False)).max())
+
+
+def _pairs(edges: Tensor | np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
+    """Edges as an int64 array ``[2, E]``."""
+    pairs = edges.cpu().numpy() if isinstance(edges, Tensor) else np.asarray(edges)
+    if pairs.size == 0:
+        return np.zeros((2, 0), dtype=np.int64)
+    if pairs.ndim != 2 or pairs.shape[0] != 2:
+        raise ValueError(f"edges: expected [2, E], senders over receivers, got shape {pairs.shape}")
+    if not np.issubdtype(pairs.dtype, np.integer):
+        raise ValueError(f"edges: expected integers, got {pairs.dtype}")
+    return pairs.astype(np.int64, copy=False)

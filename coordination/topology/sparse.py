@@ -6,6 +6,9 @@
 
 from __future__ import annotations
 
+import warnings
+from functools import cached_property
+
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -20,16 +23,16 @@ class SparseOperator:
     """
 
     def __init__(self, matrix: sp.spmatrix | sp.sparray) -> None:
-        self.matrix = sp.csr_array(matrix)
+        self.matrix = sp.csr_array(matrix, copy=True)
         self.matrix.sum_duplicates()
-        self._cache: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
+        self._cache: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     @property
     def num_agents(self) -> int:
         """Number of agents N."""
-        return self.matrix.shape[0]
+        return int(self.matrix.shape[0])  # type: ignore[index]
 
-    @property
+    @cached_property
     def T(self) -> SparseOperator:  # noqa: N802 - the transpose has this name everywhere
         """The transposed operator."""
         return SparseOperator(self.matrix.T)
@@ -52,19 +55,15 @@ class SparseOperator:
 
     def csr(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
         """The matrix as a torch sparse CSR tensor, cached per device and dtype."""
-        return self._tensor("forward", torch.device(device), dtype)
-
-    def _tensor(self, side: str, device: torch.device, dtype: torch.dtype) -> Tensor:
-        key = (side, device, dtype)
+        key = (torch.device(device), dtype)
         if key not in self._cache:
-            m = self.matrix if side == "forward" else sp.csr_array(self.matrix.T)
-            self._cache[key] = torch.sparse_csr_tensor(
-                torch.from_numpy(m.indptr.astype(np.int64)),
-                torch.from_numpy(m.indices.astype(np.int64)),
-                torch.from_numpy(m.data.astype(np.float64)).to(dtype),
-                size=m.shape,
-                device=device,
-            )
+            parts = (self.matrix.indptr.astype(np.int64), self.matrix.indices.astype(np.int64), self.matrix.data)
+            start, column, value = (torch.from_numpy(part) for part in parts)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta", category=UserWarning)
+                self._cache[key] = torch.sparse_csr_tensor(
+                    start, column, value.to(dtype), size=self.matrix.shape, device=device, check_invariants=False
+                )
         return self._cache[key]
 
     def __call__(self, x: Tensor, feature_dims: int = 0) -> Tensor:
@@ -79,7 +78,10 @@ class SparseOperator:
 
         Raises:
             ValueError: If the agent axis does not have N entries.
+            TypeError: If ``x`` holds integers, to which weights would be rounded.
         """
+        if not x.is_floating_point():
+            raise TypeError(f"x: expected floating point values, got {str(x.dtype).removeprefix('torch.')}")
         axis = x.ndim - 1 - feature_dims
         if axis < 0 or x.shape[axis] != self.num_agents:
             raise ValueError(f"x: expected {self.num_agents} agents on axis {-1 - feature_dims}, got {tuple(x.shape)}")
@@ -95,8 +97,14 @@ class _CsrProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, operator: SparseOperator) -> Tensor:
         ctx.operator = operator
-        return operator._tensor("forward", x.device, x.dtype) @ x
+        return _multiply(operator, x)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
-        return ctx.operator._tensor("transpose", grad.device, grad.dtype) @ grad.contiguous(), None
+    def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        return _multiply(ctx.operator.T, grad_outputs[0].contiguous()), None
+
+
+def _multiply(operator: SparseOperator, x: Tensor) -> Tensor:
+    if x.device.type == "cpu" and not torch.backends.mkl.is_available():  # torch multiplies CSR by MKL alone
+        return torch.from_numpy(operator.matrix.astype(np.float64) @ x.detach().double().numpy()).to(x.dtype)
+    return operator.csr(x.device, x.dtype) @ x

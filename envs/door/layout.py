@@ -1,0 +1,210 @@
+"""How the agents of a PettingZoo environment lie on one agent axis: slots, groups, and the arrays of B copies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from pettingzoo import ParallelEnv
+
+from envs.door.errors import EnvError, explain
+from envs.spaces import ActionSpec, ObservationSpec, flatten, to_space
+from envs.spec import AgentSpec, Group
+
+MASK = "action_mask"  # PettingZoo's name for it, in Dict observations and in infos
+Shapes = dict[str, tuple[tuple[int, ...], str]]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One place on the agent axis and how its agent's values become numbers.
+
+    Attributes:
+        agent: The environment's own name of the agent.
+        obs_dim, logits: Columns of its observation and of its action mask.
+        read: Its observation as a flat vector.
+        write: Its action from components ``[A]``.
+        mask_in_obs: Whether its observation is a Dict with an ``action_mask``.
+    """
+
+    agent: Any
+    obs_dim: int
+    logits: int
+    read: Callable[[Any], np.ndarray]
+    write: Callable[[np.ndarray], Any]
+    mask_in_obs: bool
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Slots in the order of the agent axis, and the spec learners see.
+
+    Attributes:
+        agents: Groups of agents with equal spaces and name stem, each contiguous, in order of first appearance.
+        slots: One for each agent.
+        masked: Whether there are action masks.
+        state_dim: Width of the environment's own global state, or None where it is not used.
+    """
+
+    agents: AgentSpec
+    slots: tuple[Slot, ...]
+    masked: bool
+    state_dim: int | None
+
+    @classmethod
+    def of(cls, env: ParallelEnv, masked: bool | None = None, state_dim: int | None = None) -> Layout:
+        """The layout of one environment, from its spaces.
+
+        Args:
+            env: Any copy.
+            masked: Whether there are action masks; None if only its observation spaces say.
+            state_dim: Width of its state, if used.
+
+        Raises:
+            UnsupportedSpaceError: If a space has no flat form.
+        """
+        kinds: list[tuple[str, spaces.Space, spaces.Space, list[Any]]] = []
+        for agent in env.possible_agents:
+            stem, seen, done = _stem(agent), env.observation_space(agent), env.action_space(agent)
+            for kind in kinds:
+                if kind[0] == stem and kind[1] == seen and kind[2] == done:
+                    kind[3].append(agent)
+                    break
+            else:
+                kinds.append((stem, seen, done, [agent]))
+        groups: list[Group] = []
+        slots: list[Slot] = []
+        for stem, seen, done, members in kinds:
+            plain, mask_in_obs = _without_mask(seen)
+            observation = ObservationSpec.from_space(plain, f"observation of agent {members[0]!r}")
+            action = ActionSpec.from_space(done, f"action of agent {members[0]!r}")
+            name = _unused(stem, [g.name for g in groups])
+            groups.append(Group(name, len(slots), len(members), observation, action))
+            read = _reader(plain, mask_in_obs)
+            write = _writer(done)
+            slots += [Slot(a, observation.dim, action.logits, read, write, mask_in_obs) for a in members]
+        agents = AgentSpec(tuple(groups), tuple(str(s.agent) for s in slots), state_dim=state_dim)
+        if masked is None:
+            masked = any(s.mask_in_obs for s in slots)
+        return cls(agents, tuple(slots), masked, state_dim)
+
+    @classmethod
+    def probe(cls, env: ParallelEnv, use_state: bool = False) -> Layout:
+        """The layout of one environment, which is reset once to see masks in its infos and the width of its state.
+
+        Raises:
+            EnvError: If the reset fails or there is no state.
+        """
+        first = cls.of(env)
+        try:
+            _, infos = begin(env, 0)
+        except Exception as error:
+            raise explain(error, "first reset") from error
+        state_dim = None
+        if use_state:
+            try:
+                state_dim = int(np.asarray(env.state()).size)
+            except Exception as error:
+                raise explain(error, "use_state: the environment has no working state()") from error
+        masked = first.masked or any(MASK in info for info in infos.values())
+        return cls.of(env, masked, state_dim)
+
+    def shapes(self, num_envs: int) -> Shapes:
+        """Shape and dtype of every array of ``num_envs`` copies, by name."""
+        a = self.agents
+        lead = (num_envs, a.num_agents)
+        views: Shapes = {"obs": ((*lead, a.obs_dim), "float32"), "alive": (lead, "bool")}
+        if self.masked:
+            views["mask"] = ((*lead, a.logits_dim), "bool")
+        if self.state_dim is not None:
+            views["state"] = ((num_envs, self.state_dim), "float32")
+        copies = ((num_envs,), "bool")
+        return {
+            **views,
+            **{f"final_{name}": shape for name, shape in views.items()},
+            "action": ((*lead, a.action_dim), "int64" if a.discrete else "float32"),
+            "reward": (lead, "float32"),
+            "terminated": (lead, "bool"),
+            "truncated": (lead, "bool"),
+            "over": copies,
+            "differs": copies,  # the true successor stands in the final arrays
+            "active": copies,  # which copies the next command concerns
+            "episode": ((num_envs,), "int64"),
+            "clock": ((num_envs,), "int64"),
+            "seed": ((1,), "int64"),
+        }
+
+
+def begin(env: ParallelEnv, seed: int) -> tuple[dict[Any, Any], dict[Any, Any]]:
+    """Reset an environment; returns its observations and infos.
+
+    Raises:
+        EnvError: If it returns something else.
+    """
+    result = env.reset(seed=seed)
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise EnvError(f"reset: expected (observations, infos), got {type(result).__name__}")
+    return result
+
+
+def _stem(agent: Any) -> str:
+    """The agent's name without its number: ``speaker`` for ``speaker_0``."""
+    return re.sub(r"[_\-\s]*\d+$", "", str(agent)) or "agent"
+
+
+def _unused(stem: str, taken: list[str]) -> str:
+    name, k = stem, 2
+    while name in taken:
+        name, k = f"{stem}{k}", k + 1
+    return name
+
+
+def _without_mask(space: spaces.Space) -> tuple[spaces.Space, bool]:
+    """An observation space without its ``action_mask``, and whether it had one."""
+    if not isinstance(space, spaces.Dict) or MASK not in space.spaces:
+        return space, False
+    rest = {key: child for key, child in space.spaces.items() if key != MASK}
+    return spaces.Dict(rest) if set(rest) != {"observation"} else rest["observation"], True
+
+
+def _reader(space: spaces.Space, mask_in_obs: bool) -> Callable[[Any], np.ndarray]:
+    if mask_in_obs:
+        inner = _reader(space, False)
+        if isinstance(space, spaces.Dict):
+            return lambda value: inner({key: value[key] for key in space.spaces})
+        return lambda value: inner(value["observation"])
+    if not isinstance(space, spaces.Box):
+        return lambda value: flatten(space, value)
+    shape, flat = space.shape, len(space.shape) == 1
+
+    def read(value: Any) -> np.ndarray:
+        array = np.asarray(value)
+        if array.shape != shape:
+            raise EnvError(f"an observation has shape {array.shape}, its space says {shape}")
+        return array if flat else array.reshape(-1)
+
+    return read
+
+
+def _writer(space: spaces.Space) -> Callable[[np.ndarray], Any]:
+    if isinstance(space, spaces.Discrete):
+        start = int(space.start)
+        return lambda components: int(components[0]) + start
+    return lambda components: to_space(space, components)
+
+
+def flat_mask(mask: Any, width: int, agent: Any) -> np.ndarray:
+    """An action mask as ``[K]`` bool.
+
+    Raises:
+        EnvError: If it has another size than the action space.
+    """
+    parts = mask if isinstance(mask, tuple | list) and np.ndim(mask[0]) else (mask,)
+    flat = np.concatenate([np.ravel(part) for part in parts]).astype(bool)
+    if flat.size != width:
+        raise EnvError(f"action_mask of agent {agent!r}: expected {width} entries, got {flat.size}")
+    return flat

@@ -1,0 +1,138 @@
+"""The one entrance to every environment: native ids, import paths, factories and PettingZoo objects."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from pettingzoo import AECEnv, ParallelEnv
+
+from coordination import rng
+from coordination.names import unknown
+from envs import registry
+from envs.adapters import ParallelVectorEnv
+from envs.base import VectorEnv
+from envs.door import suits
+from envs.door.source import Source, is_import_path
+from envs.graphs import GraphSetting
+from envs.native import NativeEnv, Task
+from envs.native_parallel import NativeParallel
+from envs.wrappers import HideColumns, WithGraph
+
+HIDE = "hide"
+Env = str | ModuleType | Callable[..., object] | ParallelEnv | AECEnv | Task
+
+
+def make(
+    env: Env,
+    num_envs: int = 1,
+    device: torch.device | str = "cpu",
+    *,
+    seed: int = 0,
+    graph: GraphSetting = None,
+    workers: int = 0,
+    wrappers: Sequence[str | dict[str, Any]] = (),
+    use_state: bool = False,
+    **env_args: Any,
+) -> VectorEnv:
+    """B copies of an environment as tensors.
+
+    Args:
+        env: A native id (``spread``), an import path (``mpe2.simple_spread_v3``, ``package.module:factory``,
+            ``./file.py:factory``), a module, a function that makes a PettingZoo environment, such an environment itself
+            (then ``num_envs`` must be 1), or a native :class:`~envs.native.Task`.
+        num_envs: Number of copies B.
+        device: Where tensors live; native environments compute there.
+        seed: Root seed of all episodes.
+        graph: Who hears whom, one of the settings in :mod:`envs.graphs`; None keeps the environment's own.
+        workers: Processes among which third-party copies are shared; 0 keeps them in this one. Needs an import path.
+        wrappers: ``{"name": "hide", "columns": [part or [start, stop], ...]}`` for any environment, and SuperSuit's
+            preprocessing by name for third-party ones, the first one innermost.
+        use_state: Whether a third-party environment's ``state()`` becomes ``View.state``.
+        env_args: Arguments of the environment.
+
+    Raises:
+        ValueError: If a name, an argument or a wrapper is unknown or does not fit; the message names the nearest.
+        EnvError: If a third-party environment fails.
+        UnsupportedSpaceError: If a space has no flat form.
+
+    >>> env = make("mpe2.simple_spread_v3", num_envs=2, N=4)
+    >>> tuple(env.reset(seed=0).obs.shape)
+    (2, 4, 24)
+    """
+    hides, rest = _split_hides(wrappers)
+    task = _task(env, env_args)
+    if task is None:
+        made: VectorEnv = ParallelVectorEnv(
+            Source.of(env, env_args, rest),
+            num_envs,
+            device,
+            seed=seed,
+            workers=workers,
+            graph=graph,
+            use_state=use_state,
+        )
+    else:
+        given = {"workers": workers, "use_state": use_state, "wrappers": rest}
+        if unfit := [name for name, value in given.items() if value]:
+            raise ValueError(f"{unfit[0]}: only for third-party environments; {type(task).__name__} is a native one")
+        made = NativeEnv(task, num_envs, device, seed)
+        made = made if graph is None else WithGraph(made, graph, rng.derive(seed, "graph"))
+    for which in hides:
+        made = HideColumns(made, which)
+    return made
+
+
+def parallel(env: Env, **env_args: Any) -> ParallelEnv:
+    """One copy of an environment with PettingZoo's Parallel API.
+
+    Args:
+        env: As in :func:`make`.
+        env_args: Arguments of the environment.
+
+    Raises:
+        ValueError: As in :func:`make`.
+    """
+    task = _task(env, env_args)
+    if task is None:
+        return Source.of(env, env_args).build()
+    return NativeParallel(task)
+
+
+def _task(env: Env, args: dict[str, Any]) -> Task | None:
+    """The native task that ``env`` names or is; None for everything else."""
+    if isinstance(env, Task):
+        if args:
+            raise ValueError(f"env_args: a task takes no further arguments, got {', '.join(args)}")
+        return env
+    if isinstance(env, str) and not is_import_path(env):
+        cls, name = registry.load(registry.resolve(env).target), env
+    elif isinstance(env, type) and issubclass(env, Task):
+        cls, name = env, env.__name__
+    else:
+        return None
+    known = [p.name for p in inspect.signature(cls).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    for key in args:
+        if key not in known:
+            raise ValueError(unknown(f"argument of environment {name!r}:", key, known))
+    return cls(**args)
+
+
+def _split_hides(wrappers: Sequence[str | dict[str, Any]]) -> tuple[list[Sequence[Any]], list[str | dict[str, Any]]]:
+    """What the ``hide`` wrappers hide, and the other wrappers, each checked by name."""
+    if isinstance(wrappers, str | dict):
+        raise TypeError(f"wrappers: expected a list of wrappers, got {wrappers!r}")
+    hides, rest = [], []
+    for wrapper in wrappers:
+        name, args = suits.split(wrapper)
+        if name != HIDE:
+            suits.check(name)
+            rest.append(wrapper)
+        elif set(args) != {"columns"} or isinstance(args["columns"], str):
+            raise ValueError(f"wrapper 'hide': expected columns: a list of parts or [start, stop], got {args}")
+        else:
+            hides.append(args["columns"])
+    return hides, rest

@@ -1,0 +1,1 @@
+"""Matrix games with a known optimum, for tests and teaching."""

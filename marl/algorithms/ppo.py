@@ -1,0 +1,182 @@
+"""PPO for many agents: IPPO with a local critic, MAPPO with a central or graph-pooled one.
+
+Clipped policy updates (Schulman et al. 2017, arXiv:1707.06347) with the settings that matter for many agents (Yu et
+al. 2022, arXiv:2103.01955; de Witt et al. 2020, arXiv:2011.09533): value normalisation, clipped Huber value loss,
+advantages normalised over the whole rollout. Agents that did not choose take part in no loss.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from coordination import rng, tree
+from envs.base import View
+from marl.algorithms.base import Algorithm, Optimiser, Setting, masked_mean
+from marl.algorithms.config import PPOConfig
+from marl.batch import Batch
+from marl.networks.build import build_critic, build_policy
+from marl.networks.config import NetworkConfig
+from marl.networks.normalise import RunningMoments
+from marl.networks.policy import Policy
+from marl.returns import gae
+from marl.rewards.normalise import RewardScale
+from marl.rewards.signals import Rewards
+
+VALUE_DECAY = 0.99  # the past's weight at each iteration in the moments of value targets: they follow the policy
+
+
+@tree.struct
+class Samples:
+    """The M states of a rollout with everything the losses need, ``[M, N]`` each."""
+
+    view: View = tree.axes("")
+    action: Tensor = tree.axes("N A")
+    log_prob: Tensor = tree.axes("N")
+    keep: Tensor = tree.axes("N")
+    advantage: Tensor = tree.axes("N")
+    target: Tensor = tree.axes("N")
+    value: Tensor = tree.axes("N")
+
+
+class PPO(Algorithm):
+    """PPO over all agents of an environment at once.
+
+    Args:
+        policy: Who acts.
+        critic: ``(view) -> [*, N]`` values.
+        rewards: Raw rewards to the ones learned from.
+        config: Settings.
+        generator: Source of the minibatches.
+    """
+
+    def __init__(
+        self, policy: Policy, critic: nn.Module, rewards: Rewards, config: PPOConfig, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.policy, self.critic, self.rewards = policy, critic, rewards
+        self.config, self.generator = config, generator
+        self.moments = RunningMoments(policy.agents, 1, VALUE_DECAY) if config.normalise_value else None
+        self.entropy = config.entropy
+        rate = config.learning_rate
+        self.optimiser = Optimiser(
+            {"policy": policy.parameters(), "critic": critic.parameters()},
+            {"policy": rate, "critic": config.critic_learning_rate or rate},
+            config.max_grad_norm,
+        )
+
+    @classmethod
+    def build(cls, config: PPOConfig, network: NetworkConfig, setting: Setting) -> PPO:
+        """The learner of a configuration, with fresh networks."""
+        agents, device = setting.agents, setting.device
+        initial = rng.generator(setting.seed, "initial")
+        policy = build_policy(network, agents, initial).to(device)
+        critic = build_critic(network, agents, initial).to(device)
+        scale = RewardScale(agents, setting.num_envs, config.gamma) if config.normalise_reward else None
+        rewards = Rewards(agents, setting.shared, scale).to(device)
+        return cls(policy, critic, rewards, config, rng.generator(setting.seed, "learn", device=device)).to(device)
+
+    def schedule(self, progress: float) -> None:
+        """Linear decay of the step sizes and of the entropy bonus."""
+        c = self.config
+        self.optimiser.scale_learning_rate(1 + (c.learning_rate_end - 1) * progress)
+        if c.entropy_end is not None:
+            self.entropy = c.entropy + (c.entropy_end - c.entropy) * progress
+
+    def learn(self, rollout: Batch) -> dict[str, Tensor]:
+        """One iteration of PPO: targets, then epochs of minibatches."""
+        samples = self.prepare(rollout)
+        records: list[dict[str, Tensor]] = []
+        for _ in range(self.config.epochs):
+            epoch = [self._update(part) for part in self._minibatches(samples)]
+            records += epoch
+            if self.config.target_kl is not None and float(_mean(epoch)["kl"]) > self.config.target_kl:
+                break
+        for inputs in {self.policy.inputs, self.critic.inputs}:  # type: ignore[arg-type]
+            if inputs.moments is not None:
+                inputs.moments.update(samples.view.obs, samples.view.alive)
+        explained = 1 - masked_var(samples.target - samples.value, samples.keep) / masked_var(
+            samples.target, samples.keep
+        )
+        return {**_mean(records), "explained_variance": explained}
+
+    @torch.no_grad()
+    def prepare(self, rollout: Batch) -> Samples:
+        """Advantages and value targets of a rollout, flattened to its ``T * B`` states."""
+        alive = rollout.view.alive[:-1]
+        reward = torch.where(alive, self.rewards(rollout), 0.0)  # an empty slot may hold anything
+        value = self.value(rollout.view)
+        final = None if rollout.final is None else self.value(rollout.final)
+        following = rollout.successor(value, final)
+        value, keep, config = value[:-1], rollout.keep, self.config
+        acts = None if rollout.view.acts is None else keep
+        advantage = gae(reward, value, following, rollout.terminated, rollout.cut, config.gamma, config.lam, acts)
+        target = advantage + value
+        if config.normalise_advantage:
+            mean = masked_mean(advantage, keep)
+            advantage = (advantage - mean) / (masked_var(advantage, keep).sqrt() + 1e-8)
+        if self.moments is not None:
+            self.moments.update(target.unsqueeze(-1), keep)
+            value, target = (self.moments.normalise(x.unsqueeze(-1)).squeeze(-1) for x in (value, target))
+        assert rollout.log_prob is not None
+        log_prob = rollout.log_prob
+        rows = {"log_prob": log_prob, "advantage": advantage, "target": target, "value": value}
+        kept = {name: torch.where(keep, x, 0.0).flatten(0, 1) for name, x in rows.items()}
+        return Samples(rollout.states(), rollout.action.flatten(0, 1), keep=keep.flatten(0, 1), **kept)
+
+    def value(self, view: View) -> Tensor:
+        """Values ``[*, N]`` in units of reward."""
+        value = self.critic(view)
+        return value if self.moments is None else self.moments.denormalise(value.unsqueeze(-1)).squeeze(-1)
+
+    def losses(self, samples: Samples) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The loss of each parameter group, and what to report."""
+        c, keep = self.config, samples.keep
+        raw, _ = self.policy(samples.view)
+        log_prob, entropy = self.policy.head.evaluate(raw, samples.action, samples.view.action_mask)
+        log_ratio = torch.where(keep, log_prob - samples.log_prob, 0.0)
+        ratio = log_ratio.exp()
+        gain = torch.minimum(ratio * samples.advantage, ratio.clamp(1 - c.clip, 1 + c.clip) * samples.advantage)
+        entropy = masked_mean(entropy, keep)
+        policy_loss = -masked_mean(gain, keep)
+        value_loss = masked_mean(self._value_error(self.critic(samples.view), samples), keep)
+        report = {
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "entropy": entropy,
+            "kl": masked_mean(ratio - 1 - log_ratio, keep),  # Schulman's k3 estimator: unbiased, never negative
+            "clipped": masked_mean(((ratio - 1).abs() > c.clip).float(), keep),
+        }
+        return {"policy": policy_loss - self.entropy * entropy, "critic": value_loss}, report
+
+    def _value_error(self, value: Tensor, samples: Samples) -> Tensor:
+        def error(v: Tensor) -> Tensor:
+            if self.config.huber is None:
+                return 0.5 * (v - samples.target).square()
+            return nn.functional.huber_loss(v, samples.target, reduction="none", delta=self.config.huber)
+
+        if not self.config.value_clip:
+            return error(value)
+        near = samples.value + (value - samples.value).clamp(-self.config.clip, self.config.clip)
+        return torch.maximum(error(value), error(near))
+
+    def _update(self, samples: Samples) -> dict[str, Tensor]:
+        losses, report = self.losses(samples)
+        norms = self.optimiser.step(losses)
+        return {name: x.detach() for name, x in {**report, **norms}.items()}
+
+    def _minibatches(self, samples: Samples):
+        count = samples.value.shape[0]
+        if self.config.minibatches == 1:
+            return [samples]
+        order = torch.randperm(count, generator=self.generator, device=self.generator.device)
+        return (tree.index(samples, part) for part in order.tensor_split(self.config.minibatches))
+
+
+def masked_var(x: Tensor, mask: Tensor) -> Tensor:
+    """Variance of the entries of ``x`` where ``mask`` holds."""
+    return masked_mean((x - masked_mean(x, mask)).square(), mask)
+
+
+def _mean(records: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([r[name] for r in records]).mean() for name in records[0]}

@@ -1,0 +1,74 @@
+"""EpisodeMeter: returns and lengths of finished episodes, per team and group, from raw rewards alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from envs.spec import AgentSpec
+from marl.batch import Batch
+
+
+class EpisodeMeter:
+    """Follows the running episodes of B copies over rollouts.
+
+    Args:
+        agents: Whose returns; one column for each team, and one for each group where there are several.
+        num_envs: Number of copies B.
+        device: Where rewards live.
+    """
+
+    def __init__(self, agents: AgentSpec, num_envs: int, device: torch.device) -> None:
+        teams = torch.nn.functional.one_hot(torch.tensor(agents.team), agents.num_teams)
+        groups = torch.nn.functional.one_hot(torch.from_numpy(agents.group_of).long(), len(agents.groups))
+        self.names = [f"team_{i}" for i in range(agents.num_teams)] if agents.num_teams > 1 else []
+        columns = [teams.sum(1, keepdim=True)] + ([teams] if self.names else [])
+        if len(agents.groups) > 1:
+            self.names += [group.name for group in agents.groups]
+            columns.append(groups)
+        self._members = torch.cat(columns, 1).float().to(device)  # [N, C]
+        self.running = torch.zeros(num_envs, self._members.shape[1], device=device)
+        self.length = torch.zeros(num_envs, dtype=torch.int64, device=device)
+        self.agents = agents
+
+    def update(self, batch: Batch) -> dict[str, float]:
+        """Means over the episodes that ended in this rollout; empty if none did. Reads back from the device."""
+        over = batch.start[1:]  # [T, B]
+        total = self.running + (batch.reward @ self._members).cumsum(0)  # [T, B, C]
+        steps = torch.arange(1, batch.steps + 1, device=over.device).unsqueeze(1)
+        length = self.length + steps
+        copy, at = over.T.nonzero().T  # episodes in order of copy, then time
+        ended, lengths = total[at, copy], length[at, copy]
+        same = torch.cat([copy.new_zeros(1, dtype=torch.bool), copy[1:] == copy[:-1]])[: len(copy)]
+        before, steps_before = ended.roll(1, 0), lengths.roll(1, 0)
+        returns = ended - torch.where(same.unsqueeze(1), before, 0.0)
+        lengths_own = lengths - torch.where(same, steps_before, 0)
+        self.running, self.length = total[-1].clone(), length[-1].clone()
+        last = (
+            torch.cat([copy[1:] != copy[:-1], copy.new_ones(1, dtype=torch.bool)])[-len(copy) :] if len(copy) else same
+        )
+        self.running[copy[last]] -= ended[last]
+        self.length[copy[last]] -= lengths[last]
+        if not len(copy):
+            return {}
+        row = {"train/return": float(returns[:, 0].mean()), "train/episode_length": float(lengths_own.float().mean())}
+        row |= {f"train/return/{name}": float(x) for name, x in zip(self.names, returns[:, 1:].mean(0), strict=True)}
+        return row | self._info(batch, over)
+
+    def _info(self, batch: Batch, over: Tensor) -> dict[str, float]:
+        """The environment's own quantities: at episode ends where declared ``last``, else over all steps."""
+        row = {}
+        for name, how in self.agents.info.items():
+            x = batch.info[name].float()
+            row[f"info/{name}"] = float(x[over].mean() if how == "last" else x.mean())
+        return row
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns and lengths so far of the running episodes."""
+        return {"running": self.running, "length": self.length}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        self.running, self.length = (state[k].to(self.running.device) for k in ("running", "length"))

@@ -1,0 +1,181 @@
+"""Experiment: settings become an environment, a learner and a trainer, and a run folder fills."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import envs
+from coordination import rng
+from coordination.signals import SharedReward, build
+from envs import registry
+from envs.base import VectorEnv
+from envs.spec import AgentSpec
+from marl.algorithms.base import Algorithm, Setting
+from marl.callbacks import Evaluator, Saver
+from marl.checkpoint import Checkpoints
+from marl.collector import Collector
+from marl.config import ConfigError
+from marl.recipes import RECIPES
+from marl.report.log import RunLog
+from marl.settings import Settings
+from marl.trainer import Callback, Trainer
+
+MAX_EVALUATION_COPIES = 50
+
+
+class Experiment:
+    """Everything that runs, wired from settings; a function of settings and state.
+
+    Args:
+        settings: All keys.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.device = _device(settings.device)
+        self.env = make_env(settings, settings.num_envs, settings.workers, self.device)
+        self.algorithm = build_algorithm(settings, self.env.agents, self.device)
+        acting = rng.generator(settings.seed, "act", device=self.device)
+        self.collector = Collector(self.env, self.algorithm.policy, acting)
+        self.trainer = Trainer(self.collector, self.algorithm, settings.rollout_steps, settings.total_steps)
+        self.evaluator: Evaluator | None = None
+        if settings.evaluate.every and can_be_made_anew(settings.env):
+            e = settings.evaluate
+            env = evaluation_env(settings, e.episodes, self.device)
+            self.evaluator = Evaluator(env, self.algorithm.policy, e.every, e.episodes, settings.seed)
+        self.resume = "exact"
+
+    def start(self) -> None:
+        """Begin the first episodes."""
+        self.collector.reset(rng.derive(self.settings.seed, "train"))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything the rest of the run depends on."""
+        best = None if self.evaluator is None or math.isinf(self.evaluator.best) else self.evaluator.best
+        return {"trainer": self.trainer.state_dict(), "best": best, "resume": self.resume}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on exactly from :meth:`state_dict`; ``resume`` tells whether third-party environments could."""
+        self.trainer.load_state_dict(state["trainer"])
+        if self.evaluator is not None and state["best"] is not None:
+            self.evaluator.best = state["best"]
+        exact = state["resume"] == "exact" and getattr(self.env, "resume_exact", True)
+        self.resume = "exact" if exact else "approximate"
+
+    def run(self, folder: Path, watchers: tuple[Callback, ...] = ()) -> bool:
+        """Train to the end of the budget, writing into ``folder``; True if it was reached, False after Ctrl-C.
+
+        A last checkpoint is written either way; after an error the previous one stands.
+        """
+        saver = Saver(
+            Checkpoints(folder / "checkpoints"), self.state_dict, self.settings.checkpoint_every, self.evaluator
+        )
+        with RunLog(folder) as log, one_interrupt(self.trainer), torch_threads(self.settings.threads):
+            log.resume(self.trainer.progress.iteration)
+            logger = _Logger(log)
+            first = () if self.evaluator is None else (self.evaluator,)
+            self.trainer.callbacks = [*first, logger, saver, *watchers]
+            self.trainer.run()
+            saver.save(self.trainer.progress)
+        return self.trainer.progress.over
+
+    def close(self) -> None:
+        """End the environments' processes."""
+        self.env.close()
+        if self.evaluator is not None:
+            self.evaluator.env.close()
+
+
+class _Logger:
+    """Writes each row into the run folder."""
+
+    def __init__(self, log: RunLog) -> None:
+        self.log = log
+
+    def on_iteration(self, progress: object, row: dict[str, Any]) -> None:
+        self.log.write(row)
+
+
+def build_algorithm(settings: Settings, agents: AgentSpec, device: torch.device) -> Algorithm:
+    """The learner of an experiment, with fresh networks."""
+    cls: type[Algorithm] = registry.load(RECIPES[settings.recipe].algorithm)
+    setting = Setting(agents, settings.num_envs, shared_reward(settings), settings.seed, device)
+    return cls.build(settings.algorithm, settings.network, setting)
+
+
+def make_env(settings: Settings, num_envs: int, workers: int, device: torch.device) -> VectorEnv:
+    """The environment of an experiment, ``num_envs`` copies."""
+    return envs.make(
+        settings.env,
+        num_envs,
+        device,
+        seed=settings.seed,
+        graph=settings.graph,
+        workers=workers,
+        wrappers=settings.wrappers,
+        **settings.env_args,
+    )
+
+
+def evaluation_env(settings: Settings, episodes: int, device: torch.device) -> VectorEnv:
+    """An environment for evaluation: as many copies as divide the episodes, up to 50, in this process."""
+    copies = next(c for c in range(min(episodes, MAX_EVALUATION_COPIES), 0, -1) if episodes % c == 0)
+    return make_env(settings, copies, 0, device)
+
+
+def can_be_made_anew(env: object) -> bool:
+    """Whether more copies of an environment can be made: not where an object was given."""
+    return isinstance(env, str) or callable(env)
+
+
+def shared_reward(settings: Settings) -> SharedReward:
+    """The reward stages of an experiment: ``reward`` first, then ``signals``."""
+    team = build("team").stages if settings.reward == "team" else ()
+    gamma = getattr(settings.algorithm, "gamma", 0.99)
+    return SharedReward([*team, *build(settings.signals, gamma=gamma).stages])
+
+
+@contextmanager
+def one_interrupt(trainer: Trainer) -> Iterator[None]:
+    """The first Ctrl-C lets the current iteration finish and stops the trainer; the second interrupts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def stop(*_: object) -> None:
+        trainer.stopping = True
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Use ``count`` torch threads inside; numbers depend on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device: {name!r} is not available here; use cpu or auto")
+    return torch.device(name)

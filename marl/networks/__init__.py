@@ -1,0 +1,1 @@
+"""Policies, critics, and the layers they are made of."""

@@ -1,0 +1,59 @@
+"""Any PyG convolution by its name, over the batch as one disjoint union."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+
+import torch
+from torch import Tensor, nn
+
+from coordination.graph import Graph
+from marl.networks.sharing import Sharing
+
+
+class Convolution(nn.Module):
+    """A ``torch_geometric.nn`` convolution such as ``GCNConv``, ``SAGEConv`` or ``GATv2Conv``, width kept.
+
+    Padded edges and links at dead agents lead to one sink node behind the batch. Link weights are passed where the
+    layer takes them (``edge_weight``).
+
+    Args:
+        name: Class name of the layer.
+        dim: Width of input and output.
+        sharing: Must be ``all``: PyG's layers hold one set of weights.
+        generator: Seeds the layer's own initialisation.
+    """
+
+    def __init__(self, name: str, dim: int, sharing: Sharing, generator: torch.Generator) -> None:
+        super().__init__()
+        if sharing.mode != "all":
+            raise ValueError(
+                f"layer {name!r}: PyG layers share their weights; use sharing=all, or layer mean, sum, attention"
+            )
+        with torch.random.fork_rng(devices=[]):  # PyG initialises from the global generator
+            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+            self.layer = _convolution(name)(dim, dim)
+        self.weighted = "edge_weight" in inspect.signature(self.layer.forward).parameters
+
+    def forward(self, x: Tensor, graph: Graph, alive: Tensor) -> Tensor:
+        """One round, ``[*, N, D] -> [*, N, D]``."""
+        n, d = x.shape[-2:]
+        batch = x[..., 0, 0].numel()
+        edges, weight, _ = graph.flat(batch, alive.reshape(batch, n))
+        rows = torch.cat([torch.where(alive.unsqueeze(-1), x, 0.0).reshape(-1, d), x.new_zeros(1, d)])
+        extra = {"edge_weight": weight} if self.weighted and weight is not None else {}
+        return self.layer(rows, edges, **extra)[:-1].reshape(x.shape)
+
+
+def _convolution(name: str) -> type[nn.Module]:
+    import torch_geometric.nn as pyg
+
+    names = [n for n in dir(pyg) if n.endswith("Conv")]
+    if name not in names:
+        near = difflib.get_close_matches(name, [*names, "mean", "sum", "attention"], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"unknown graph layer {name!r}{hint} One of: mean, sum, attention, or a PyG convolution (GCNConv ...)"
+        )
+    return getattr(pyg, name)

@@ -1,0 +1,51 @@
+"""Multi-layer perceptrons over agents, under any sharing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from envs.base import View
+from marl.networks.sharing import Linear, Sharing, relu_gain
+
+ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "silu": nn.functional.silu}
+
+
+class MLP(nn.Module):
+    """Layers ``activation(W x)`` for each agent: ``[*, N, in] -> [*, N, hidden[-1]]``; the links are not used.
+
+    Args:
+        in_dim: Input width.
+        hidden: Widths of the layers.
+        sharing: Who uses which weights.
+        generator: Source of the initial weights.
+        activation: ``relu``, ``tanh`` or ``silu``.
+        layer_norm: Whether each layer's sum is normalised before its activation (Ba et al. 2016, arXiv:1607.06450).
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        hidden: Sequence[int],
+        sharing: Sharing,
+        generator: torch.Generator,
+        activation: str = "tanh",
+        layer_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        widths = [in_dim, *hidden]
+        gain = relu_gain(activation)
+        pairs = list(pairwise(widths))
+        self.layers = nn.ModuleList(Linear(i, o, sharing, generator, gain) for i, o in pairs)
+        self.norms = nn.ModuleList(nn.LayerNorm(o) if layer_norm else nn.Identity() for _, o in pairs)
+        self.activation = ACTIVATIONS[activation]
+        self.out_dim = widths[-1]
+
+    def forward(self, x: Tensor, view: View | None = None) -> Tensor:
+        """Encode ``x [*, N, in]`` agent by agent."""
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            x = self.activation(norm(layer(x)))
+        return x

@@ -1,0 +1,1 @@
+"""From raw rewards to the ones learned from."""

@@ -1,0 +1,58 @@
+"""From the raw rewards of a batch to the ones learned from: coordination's signals, then scaling."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from coordination import tree
+from coordination.signals import SharedReward, Trajectory
+from envs.spec import AgentSpec
+from marl.batch import Batch
+from marl.rewards.normalise import RewardScale
+
+
+class Rewards(nn.Module):
+    """The chain of reward stages of a learner, applied once per rollout.
+
+    Args:
+        agents: Whose rewards.
+        shared: Stages of :mod:`coordination.signals`; an empty chain leaves raw rewards.
+        scale: Scaling by the running deviation of the return, or None.
+    """
+
+    def __init__(self, agents: AgentSpec, shared: SharedReward, scale: RewardScale | None = None) -> None:
+        super().__init__()
+        self.shared, self.scale = shared, scale
+        self.team = torch.tensor(agents.team)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Rewards ``[T, B, N]`` to learn from."""
+        reward = batch.reward
+        if self.shared.stages:
+            reward = self.shared(trajectory(batch, self.team)).reward
+        if self.scale is not None:
+            reward = self.scale(reward, batch.cut, batch.keep)
+        return reward
+
+
+def trajectory(batch: Batch, team: Tensor) -> Trajectory:
+    """A rollout as the context of reward stages."""
+    view = tree.index(batch.view, slice(0, batch.steps))
+    following = batch.view.obs[1:]
+    if batch.final is not None and batch.final_at is not None:
+        following = following.flatten(0, 1).index_copy(0, batch.final_at, batch.final.obs).view_as(following)
+    return Trajectory(
+        reward=batch.reward,
+        action=batch.action,
+        alive=view.alive,
+        acting=view.acting,
+        terminated=batch.terminated,
+        cut=batch.cut,
+        obs=view.obs,
+        graph=view.graph,
+        team=team,
+        next_obs=following,
+        log_prob=batch.log_prob,
+        info=batch.info,
+    )

@@ -1,0 +1,174 @@
+"""Run: a run folder as an object, to look at, evaluate, act with and finish."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coordination import rng
+from envs import registry
+from envs.base import VectorEnv
+from envs.scripted import random_action
+from marl.actor import Actor, Translator
+from marl.algorithms.base import Algorithm
+from marl.checkpoint import Checkpoints
+from marl.config import ConfigError, read_yaml
+from marl.experiment import build_algorithm, evaluation_env, torch_threads
+from marl.folders import read_json
+from marl.networks.policy import Policy
+from marl.report.episode import coordination_metrics, episode_record
+from marl.report.evaluate import Act, Evaluation, evaluate, network_act, record
+from marl.report.files import write_atomic
+from marl.report.html import write_report
+from marl.report.log import read_metrics
+from marl.settings import Settings, settings
+
+METRIC_EPISODES = 32  # episodes from which coordination metrics are taken
+POLICIES = ("greedy", "stochastic", "random", "scripted")
+ENVIRONMENT_KEYS = ("env", "env_args", "graph", "wrappers", "num_agents")
+
+
+class Run:
+    """A run folder.
+
+    Args:
+        folder: Where it lies.
+        env: The environment, where it was given as an object or a factory and cannot be named in a file.
+
+    Raises:
+        ConfigError: If the folder holds no run, or its environment must be given.
+    """
+
+    def __init__(self, folder: Path | str, env: Any = None) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "config.yaml").is_file():
+            raise ConfigError(f"{self.folder} is no run folder: it has no config.yaml")
+        data = read_yaml(self.folder / "config.yaml")
+        if env is not None:
+            data["env"] = env
+        self.settings: Settings = settings(data)
+        if isinstance(self.settings.env, str) and self.settings.env.startswith("<"):
+            raise ConfigError(f"{self.folder}: the environment was the object {self.settings.env}; give it as env=")
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    @property
+    def finished(self) -> bool:
+        """Whether training reached its end and was evaluated."""
+        return (self.folder / "result.json").is_file()
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All rows of ``metrics.jsonl``, one per iteration."""
+        return read_metrics(self.folder / "metrics.jsonl")
+
+    def result(self) -> dict[str, Any]:
+        """``result.json``: what was run and how it ended; empty where training has not."""
+        return read_json(self.folder / "result.json") if self.finished else {}
+
+    def summary(self) -> dict[str, Any]:
+        """The result without its long lists: one number per policy."""
+        result = self.result()
+        found = {name: sum(e["returns"]) / len(e["returns"]) for name, e in result.get("evaluation", {}).items()}
+        rest = {key: value for key, value in result.items() if key != "evaluation"}
+        return {"run": str(self.folder), "finished": self.finished, **rest, "return": found}
+
+    def algorithm(self, env: VectorEnv, which: str = "latest") -> Algorithm:
+        """The learner at a checkpoint (``latest``, ``best`` or a number), for the agents of ``env``.
+
+        Raises:
+            CheckpointError: If there is no such checkpoint, or it does not fit these agents.
+        """
+        state = Checkpoints(self.folder / "checkpoints").load(which)
+        made = build_algorithm(self.settings, env.agents, env.device)
+        made.load_parameters(state["trainer"]["algorithm"]["parameters"])
+        return made
+
+    def actor(self, which: str = "latest", seed: int = 0) -> Actor:
+        """The policy, ready to act on views or on PettingZoo's dictionaries."""
+        env = evaluation_env(self.settings, 1, torch.device("cpu"))
+        policy = self.algorithm(env, which).policy
+        return Actor(policy, Translator(env), rng.generator(seed, "actor"))
+
+    def evaluate(
+        self,
+        episodes: int = 100,
+        which: str = "latest",
+        seed: int = 0,
+        policies: Sequence[str] = POLICIES,
+        **changes: Any,
+    ) -> dict[str, Evaluation]:
+        """Play whole episodes: the policy greedy and stochastic, a random one, and a scripted one if there is one.
+
+        Args:
+            episodes: Episodes for each, on the same seeds.
+            which: Checkpoint: ``latest``, ``best`` or a number.
+            seed: Seed of the episodes.
+            policies: Which of these to play.
+            changes: Other settings of the environment (``env``, ``env_args``, ``graph``, ``wrappers``), to test the
+                same weights elsewhere.
+        """
+        if unknown := sorted(set(changes) - set(ENVIRONMENT_KEYS)):
+            raise ConfigError(f"evaluate: {', '.join(unknown)} cannot be changed; only {', '.join(ENVIRONMENT_KEYS)}")
+        chosen = changed(self.settings, changes)
+        env = evaluation_env(chosen, episodes, torch.device("cpu"))
+        try:
+            policy = self.algorithm(env, which).policy
+            with torch_threads(self.settings.threads):
+                return evaluate_all(chosen, env, policy, episodes, rng.derive(seed, "evaluation"), policies)
+        finally:
+            env.close()
+
+    def finish(self, resume: str = "exact") -> None:
+        """Evaluate the last policy and write ``result.json``, ``episode.json`` and ``report.html``."""
+        s, rows = self.settings, self.metrics()
+        env = evaluation_env(s, s.evaluate.final_episodes, torch.device("cpu"))
+        policy = self.algorithm(env).policy
+        with torch_threads(s.threads):
+            found = evaluate_all(s, env, policy, s.evaluate.final_episodes, rng.derive(s.seed, "final"))
+            seen = record(env, network_act(policy), rng.derive(s.seed, "record"))
+        env.close()
+        result = {
+            "env": s.plain()["env"],
+            "algorithm": s.recipe,
+            "policy": s.policy.name,
+            "seed": s.seed,
+            "env_steps": rows[-1]["env_steps"],
+            "resume": resume,
+            "evaluation": {
+                name: {"returns": e.returns.sum(1).tolist(), "episode_length": float(e.lengths.mean()), **e.info}
+                for name, e in found.items()
+            },
+            "coordination": coordination_metrics(seen, env.agents),
+            "time": {"train_s": rows[-1]["time"]["wall_s"], "threads": s.threads, "torch": torch.__version__},
+        }
+        write_atomic(self.folder / "episode.json", json.dumps(episode_record(seen, env.agents)))
+        write_atomic(self.folder / "result.json", json.dumps(result))
+        write_report([self.folder])
+
+
+def evaluate_all(
+    s: Settings, env: VectorEnv, policy: Policy, episodes: int, seed: int, policies: Sequence[str] = POLICIES
+) -> dict[str, Evaluation]:
+    """The trained policy and its baselines on the same episodes."""
+    generator = rng.generator(seed, "actions", device=env.device)
+    acts: dict[str, Act] = {"greedy": network_act(policy), "stochastic": network_act(policy, generator)}
+    acts["random"] = lambda view: random_action(view, env.agents, generator)
+    if (target := registry.scripted(s.env) if isinstance(s.env, str) else None) is not None:
+        scripted = registry.load(target)
+        acts["scripted"] = lambda view: scripted(view, env.agents)
+    return {name: evaluate(env, act, episodes, seed) for name, act in acts.items() if name in policies}
+
+
+def changed(s: Settings, changes: dict[str, Any]) -> Settings:
+    """The settings with another environment; its old arguments are kept only if the environment is."""
+    if not changes:
+        return s
+    data = s.plain()
+    if "env" in changes:
+        data["env_args"] = {}
+    return settings({**data, **changes})

@@ -1,0 +1,154 @@
+"""Settings of an experiment: every key of a run, with its meaning, in one model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, SerializeAsAny, field_validator
+
+from coordination.names import unknown
+from envs import registry
+from marl.config import Config, ConfigError, merge, validate
+from marl.networks.config import BodyConfig, CriticConfig, Identity, MLPConfig, NetworkConfig
+from marl.recipes import RECIPES
+
+
+class EvaluationConfig(Config):
+    """When to measure the policy, apart from training.
+
+    Attributes:
+        every: Iterations between evaluations while training; 0 for none.
+        episodes: Episodes of each.
+        final_episodes: Episodes at the end of training, greedy and stochastic each.
+    """
+
+    every: int = Field(default=50, ge=0)
+    episodes: int = Field(default=32, ge=1)
+    final_episodes: int = Field(default=100, ge=1)
+
+
+class Settings(Config):
+    """One experiment.
+
+    Attributes:
+        env: A native environment (``spread``), an import path (``mpe2.simple_spread_v3``), a file
+            (``./my_env.py:make``), or, from Python, a factory or an object.
+        env_args: Arguments of the environment; ``num_agents`` everywhere.
+        num_envs: Copies B stepped together.
+        workers: Processes that step third-party environments; 0 steps them in this one.
+        graph: Who hears whom where the environment does not say; see docs.
+        wrappers: SuperSuit wrappers and our own, in order.
+        algorithm: Recipe and its settings.
+        policy: Network of the policy.
+        critic: Network of the critic; None takes the recipe's.
+        sharing: ``all | group | none``, or one number per agent.
+        identity: ``none | onehot | embedding``; None takes onehot for shared MLPs, none for graph policies.
+        normalise_obs: Normalise observations by running moments.
+        reward: ``individual``: each agent learns from its own; ``team``: from its team's sum.
+        signals: Stages of :mod:`coordination.signals`, after ``reward``.
+        total_steps: Environment steps over all copies.
+        rollout_steps: Steps T of every copy per iteration.
+        seed: Root of all randomness.
+        device: ``cpu``, ``cuda`` or ``auto``.
+        threads: Torch threads; other numbers of threads give other bits.
+        evaluate: When to evaluate.
+        checkpoint_every: Iterations between checkpoints; one is always written at the end and on Ctrl-C.
+        run_dir: Folder of the run; must not exist. None makes one under ``runs/`` named by time.
+    """
+
+    env: Any = "spread"
+    env_args: dict[str, Any] = Field(default_factory=dict)
+    num_envs: int = Field(default=128, ge=1)
+    workers: int = Field(default=0, ge=0)
+    graph: Any = None
+    wrappers: list[Any] = Field(default_factory=list)
+    algorithm: SerializeAsAny[Config]
+    policy: BodyConfig = MLPConfig()
+    critic: CriticConfig
+    sharing: Literal["all", "group", "none"] | tuple[int, ...] = "all"
+    identity: Identity | None = None
+    normalise_obs: bool = False
+    reward: Literal["individual", "team"] = "individual"
+    signals: Any = None
+    total_steps: int = Field(default=500_000, ge=1)
+    rollout_steps: int = Field(default=25, ge=1)
+    seed: int = Field(default=0, ge=0)
+    device: str = "cpu"
+    threads: int = Field(default=1, ge=1)
+    evaluate: EvaluationConfig = EvaluationConfig()
+    checkpoint_every: int = Field(default=50, ge=1)
+    run_dir: Path | None = None
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        if device.split(":", maxsplit=1)[0] not in ("cpu", "cuda", "auto"):
+            raise ValueError("cpu, cuda, cuda:0 ... or auto")
+        return device
+
+    @field_validator("env")
+    @classmethod
+    def _known_name(cls, env: Any) -> Any:
+        if isinstance(env, str) and re.fullmatch(r"\w+", env):
+            registry.resolve(env)
+        return env
+
+    @property
+    def network(self) -> NetworkConfig:
+        """The keys about networks."""
+        shared = {name: getattr(self, name) for name in NetworkConfig.model_fields}
+        return NetworkConfig(**shared)
+
+    @property
+    def recipe(self) -> str:
+        """Name of the algorithm."""
+        return self.algorithm.name  # type: ignore[attr-defined]
+
+    def plain(self) -> dict[str, Any]:
+        """All keys as plain data; what was given as an object becomes its description ``<...>``."""
+        free = {name: _plain(getattr(self, name)) for name in ("env", "graph", "signals", "wrappers")}
+        data = {**self.model_dump(mode="json", exclude=set(free)), **free}
+        return {name: data[name] for name in type(self).model_fields}
+
+    def to_yaml(self) -> str:
+        """The one YAML form, every key written out."""
+        return yaml.safe_dump(self.plain(), sort_keys=False, allow_unicode=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(child) for child in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else f"<{value!r}>"
+
+
+def settings(keys: Mapping[str, Any]) -> Settings:
+    """Complete and check the keys of an experiment.
+
+    Short forms are allowed: ``algorithm="mappo"``, ``policy="graph"``, ``critic="central"`` stand for mappings with
+    that ``name``; ``num_agents`` may stand beside ``env``.
+
+    Raises:
+        ConfigError: With one line per mistake.
+    """
+    data = {name: value for name, value in keys.items() if value is not None}
+    if "num_agents" in data:
+        data["env_args"] = {**(data.get("env_args") or {}), "num_agents": data.pop("num_agents")}
+    for name in ("policy", "critic", "algorithm"):
+        if isinstance(data.get(name), str):
+            data[name] = {"name": data[name]}
+    chosen = merge({"name": "mappo"}, data.get("algorithm") or {})
+    name = str(chosen.pop("name"))
+    if name not in RECIPES:
+        raise ConfigError(unknown("algorithm", name, RECIPES))
+    recipe = RECIPES[name]
+    data["algorithm"] = validate(registry.load(recipe.config), {**recipe.settings, **chosen, "name": name}, "algorithm")
+    data["critic"] = merge({"name": recipe.critic}, data.get("critic") or {})
+    if "policy" in data and isinstance(data["policy"], Mapping):
+        data["policy"] = {"name": "mlp", **data["policy"]}
+    return validate(Settings, data)

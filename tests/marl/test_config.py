@@ -1,0 +1,99 @@
+"""Settings: overrides, short forms, defaults, and one line per mistake with the nearest name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from marl.config import ConfigError, merge, parse_overrides, read_yaml
+from marl.networks.config import GraphConfig
+from marl.seeds import parse_seeds
+from marl.settings import settings
+
+
+def test_overrides_are_yaml_and_nest_by_dots() -> None:
+    pairs = ["a.b=1", "a.c=[1, 2]", "lr=3e-4", "steps=2e6", "name=text", "none=null", "flag=true", "empty="]
+    assert parse_overrides(pairs) == {
+        "a": {"b": 1, "c": [1, 2]},
+        "lr": 3e-4,
+        "steps": 2_000_000,
+        "name": "text",
+        "none": None,
+        "flag": True,
+        "empty": None,
+    }
+    assert parse_overrides(["policy=graph", "policy.hidden=32"]) == {"policy": {"name": "graph", "hidden": 32}}
+
+
+def test_merging_replaces_choices_of_another_name_and_refines_the_same() -> None:
+    base = {"policy": {"name": "graph", "hidden": 32, "layers": 2}, "x": 1}
+    assert merge(base, {"policy": {"hidden": 64}})["policy"] == {"name": "graph", "hidden": 64, "layers": 2}
+    assert merge(base, {"policy": {"name": "mlp"}})["policy"] == {"name": "mlp"}
+    assert merge({"policy": "graph"}, {"policy": {"hidden": 8}})["policy"] == {"name": "graph", "hidden": 8}
+
+
+def test_short_forms_and_defaults() -> None:
+    s = settings({"algorithm": "ippo", "policy": "graph", "num_agents": 5})
+    assert (s.recipe, s.critic.name, s.env_args) == ("ippo", "local", {"num_agents": 5})
+    assert isinstance(s.policy, GraphConfig)
+    assert settings({}).critic.name == "central"
+    assert settings({"critic": "graph"}).critic.name == "graph"
+
+
+def test_what_is_written_is_read_back_equal(tmp_path: Path) -> None:
+    s = settings({"policy": {"name": "graph", "layers": 3}, "algorithm": {"learning_rate": 1e-3}, "sharing": [0, 1, 0]})
+    path = tmp_path / "config.yaml"
+    path.write_text(s.to_yaml())
+    assert settings(read_yaml(path)) == s
+
+
+def test_objects_are_described_in_the_yaml() -> None:
+    text = settings({"env": object(), "signals": [object()]}).to_yaml()
+    data = yaml.safe_load(text)
+    assert data["env"].startswith("<<object object")
+    assert data["signals"][0].startswith("<<object object")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"algoritm": "mappo"}, "unknown key 'algoritm'; did you mean 'algorithm'?"),
+        ({"algorithm": "mapo"}, "unknown algorithm 'mapo'; did you mean 'mappo'? One of: ippo, mappo"),
+        ({"algorithm": {"clip": 2.0}}, "algorithm.clip: less than 1, got 2.0"),
+        ({"algorithm": {"learning_rat": 1}}, "unknown key of algorithm 'learning_rat'; did you mean 'learning_rate'?"),
+        (
+            {"policy": {"name": "graph", "layrs": 1}},
+            "unknown key of policy 'layrs'; did you mean 'layers'?",
+        ),
+        ({"policy": "grahp"}, "unknown policy 'grahp'; did you mean 'graph'? One of: mlp, graph"),
+        ({"num_envs": 0}, "num_envs: greater than or equal to 1, got 0"),
+        ({"num_envs": "many"}, "num_envs: a valid integer"),
+        ({"device": "tpu"}, "device: cpu, cuda, cuda:0 ... or auto, got 'tpu'"),
+        ({"critic": {"name": "graph", "body": {"name": "mlp"}}}, "critic: a graph critic needs a graph body"),
+    ],
+)
+def test_mistakes_are_named_with_their_key(keys: dict, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings(keys)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_broken_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml: No such file"):
+        read_yaml(tmp_path / "none.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1,")
+    with pytest.raises(ConfigError, match=r"broken\.yaml: not valid YAML"):
+        read_yaml(broken)
+    broken.write_text("just text")
+    with pytest.raises(ConfigError, match="expected a mapping"):
+        read_yaml(broken)
+
+
+@pytest.mark.parametrize("value", ["a..b", "4..2", [], [1, "x"], True, 1.5])
+def test_seeds_that_are_none_are_refused(value: object) -> None:
+    with pytest.raises(ConfigError, match="expected a number, a list, or a range"):
+        parse_seeds(value)
