@@ -56,10 +56,14 @@ def struct(cls: type[T]) -> type[T]:
     passed = tuple(f.name for f in fields if f.metadata.get("shared"))
 
     def flatten_node(node: Any) -> tuple[list[Any], tuple[Any, ...]]:
-        return [getattr(node, n) for n in own], tuple(getattr(node, n) for n in passed)
+        there = tuple(n for n in own if getattr(node, n) is not None)  # torch takes None for a leaf, vmap refuses it
+        return [getattr(node, n) for n in there], (there, tuple(getattr(node, n) for n in passed))
 
     def unflatten_node(children: Any, context: Any) -> Any:
-        return made(**dict(zip(own, children, strict=True)), **dict(zip(passed, context, strict=True)))
+        absent = dict.fromkeys(own)
+        return made(
+            **absent | dict(zip(context[0], children, strict=True)), **dict(zip(passed, context[1], strict=True))
+        )
 
     pytree.register_pytree_node(made, flatten_node, unflatten_node)
     return made

@@ -35,6 +35,7 @@ class ParallelVectorEnv:
 
     Attributes:
         resume_exact: Whether all copies went on exactly when a state was last restored.
+        layout: Where each agent stands on the axis, and how its values are read and written.
         graph_source: What makes the graphs of its views.
 
     Args:
@@ -76,7 +77,7 @@ class ParallelVectorEnv:
             layout = Layout.probe(envs[0], use_state)
         if len({id(env) for env in envs}) < len(envs):
             raise ValueError(f"{source.name}: made the same environment object twice; it must make a new one each time")
-        self.agents = layout.agents
+        self.layout, self.agents = layout, layout.agents
         self._host: Copies | Pool
         if workers:
             envs[0].close()

@@ -71,7 +71,7 @@ def _parts(space: spaces.Space, name: str, start: int, where: str) -> list[Part]
     if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         kind = type(space).__name__
         raise UnsupportedSpaceError(
-            f"{where}: {kind} spaces are not supported; wrap the environment to give Box, Discrete, MultiDiscrete or Dict"
+            f"{where}: {kind} spaces are not supported; give Box, Discrete, MultiDiscrete, MultiBinary or Dict"
         )
     width = spaces.flatdim(space)
     shape = tuple(space.shape) if isinstance(space, spaces.Box) and space.shape else (width,)

@@ -83,7 +83,7 @@ class Translator:
             self.wrappers.insert(0, env)
             env = env.env
         if isinstance(env, ParallelVectorEnv):
-            self.layout, self._graph = env.layout, env.graph_of
+            self.layout, self._graph = env.layout, env.graph_source
         elif isinstance(env, NativeEnv):
             self.layout = Layout.of(NativeParallel(env.task))
             graph = env.reset(0).graph

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-
 from coordination.names import unknown
 from coordination.signals.registry import STAGES
 from envs.registry import ENVIRONMENTS

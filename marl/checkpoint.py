@@ -17,7 +17,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from marl.report.files import write_atomic
+from marl.report.files import named_errors, write_atomic
 
 FORMAT = 1
 TENSOR = "$tensor"
@@ -44,7 +44,8 @@ class Checkpoints:
         Raises:
             RunWriteError: If the disk refuses; everything written before stays as it was.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with named_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         name = f"{iteration:08d}"
         tensors: dict[str, Tensor] = {}
         plain = json.dumps(_split(state, "", tensors), sort_keys=True)

@@ -49,8 +49,7 @@ def gae(
     bootstrap = torch.where(terminated, 0.0, next_value)
     if acts is None:
         delta = reward + gamma * bootstrap - value
-        decay = torch.where(cut, 0.0, gamma * lam)
-        return _scan(delta, decay)
+        return _scan(delta, (~cut).to(delta.dtype) * (gamma * lam))
     advantage = torch.zeros_like(reward)
     ahead, trace, waiting = bootstrap[-1], torch.zeros_like(reward[-1]), torch.zeros_like(reward[-1])
     for t in reversed(range(reward.shape[0])):
@@ -73,8 +72,7 @@ def td_lambda(reward: Tensor, next_value: Tensor, terminated: Tensor, cut: Tenso
     bootstrap = torch.where(terminated, 0.0, next_value)
     last = torch.zeros_like(cut)
     last[-1] = True
-    ends = cut | last
-    decay = torch.where(ends, 0.0, gamma * lam)
+    decay = (~(cut | last)).to(bootstrap.dtype) * (gamma * lam)
     return _scan(reward + (gamma - decay) * bootstrap, decay)
 
 
@@ -138,10 +136,10 @@ def vtrace(
 
 
 def _scan(delta: Tensor, decay: Tensor) -> Tensor:
-    """``y_t = delta_t + decay_t y_{t+1}``, from the end; each decay is zero where the trace must not pass."""
+    """``y_t = delta_t + decay_t y_{t+1}``, from the end; where a decay is zero nothing passes, not even a NaN."""
     out = torch.empty_like(delta)
-    carry = torch.zeros_like(delta[-1])
+    carry, passes = torch.zeros_like(delta[-1]), decay != 0
     for t in reversed(range(delta.shape[0])):
-        carry = torch.addcmul(delta[t], decay[t], carry)
+        carry = torch.addcmul(delta[t], decay[t], torch.where(passes[t], carry, 0.0))
         out[t] = carry
     return out

@@ -20,7 +20,7 @@ from marl.config import ConfigError, read_yaml
 from marl.experiment import build_algorithm, evaluation_env, torch_threads
 from marl.folders import read_json
 from marl.networks.policy import Policy
-from marl.report.episode import coordination_metrics, episode_record
+from marl.report.episode import coordination_metrics, episode_record, known_columns
 from marl.report.evaluate import Act, Evaluation, evaluate, network_act, record
 from marl.report.files import write_atomic
 from marl.report.html import write_report
@@ -146,7 +146,9 @@ class Run:
             "coordination": coordination_metrics(seen, env.agents),
             "time": {"train_s": rows[-1]["time"]["wall_s"], "threads": s.threads, "torch": torch.__version__},
         }
-        write_atomic(self.folder / "episode.json", json.dumps(episode_record(seen, env.agents)))
+        write_atomic(
+            self.folder / "episode.json", json.dumps(episode_record(seen, env.agents, known_columns(s.env, env.agents)))
+        )
         write_atomic(self.folder / "result.json", json.dumps(result))
         write_report([self.folder])
 

@@ -91,17 +91,27 @@ class Coherence:
 
     def __call__(self, reward: Tensor, context: Trajectory) -> Tensor:
         """``[T, *, N] -> [T, *, N]``."""
-        previous, known = _previous_own(context)
-        action = context.action
-        before = action.gather(0, previous.unsqueeze(-1).expand_as(action))
-        if action.is_floating_point():
-            both = torch.where(known.unsqueeze(-1), 1.0, 0.0)
-            alike = torch.cosine_similarity(
-                torch.where(both > 0, action, 1.0), torch.where(both > 0, before, 1.0), dim=-1, eps=1e-12
-            )
-        else:
-            alike = (action == before).to(reward.dtype).mean(-1)
+        alike, known = steadiness(context)
         return reward + self.weight * torch.where(known, alike - 1, 0.0)
+
+
+def steadiness(context: Trajectory) -> tuple[Tensor, Tensor]:
+    """How like its previous own action in the same episode each agent's action is.
+
+    Args:
+        context: Time first.
+
+    Returns:
+        ``[T, *, N]``: the cosine of real-valued actions, the fraction of equal components of discrete ones; and bool:
+        whether the agent chose and has an earlier own action to compare with. O(N A) per step.
+    """
+    previous, known = _previous_own(context)
+    action = context.action
+    before = action.gather(0, previous.unsqueeze(-1).expand_as(action))
+    if not action.is_floating_point():
+        return (action == before).to(context.reward.dtype).mean(-1), known
+    now, then = (torch.where(known.unsqueeze(-1), x, 1.0) for x in (action, before))
+    return torch.cosine_similarity(now, then, dim=-1, eps=1e-12), known
 
 
 def _previous_own(context: Trajectory) -> tuple[Tensor, Tensor]:

@@ -20,8 +20,9 @@ from torch import Tensor
 from coordination.names import unknown
 from coordination.topology.sparse import SparseOperator
 from coordination.topology.spectra import DENSE_SPECTRUM, laplacian_extremes
+from coordination.topology.weights import OPTIMAL, optimal_weights
 
-MIXING = ("metropolis", "mh", "max_degree", "best_constant", "mean")
+MIXING = ("metropolis", "mh", "max_degree", "best_constant", "mean", *OPTIMAL)
 
 
 class Topology:
@@ -74,8 +75,8 @@ class Topology:
             name: What to call it in reports.
         """
         low, high = np.minimum(a, b), np.maximum(a, b)
-        key = np.unique((low * num_agents + high)[low != high])
-        low, high = np.divmod(key, max(num_agents, 1))
+        base = max(num_agents, int(np.max(high, initial=0)) + 1)
+        low, high = np.divmod(np.unique((low * base + high)[low != high]), base)
         return cls(np.stack([np.append(low, high), np.append(high, low)]), num_agents, name)
 
     def __repr__(self) -> str:
@@ -161,7 +162,8 @@ class Topology:
             kind: ``metropolis`` 1 / (1 + max(d_i, d_j)), always aperiodic · ``mh`` 1 / max(d_i, d_j)
                 (Metropolis-Hastings, the convention of CVX) · ``max_degree`` 1 / max d · ``best_constant``
                 2 / (lambda_2 + lambda_n) (Xiao and Boyd 2004) · ``mean`` the plain mean of oneself and one's
-                in-neighbours (row-stochastic only).
+                in-neighbours (row-stochastic only) · ``fdla``, ``fmmc`` the fastest weights there are, of any sign or
+                none negative (:func:`coordination.topology.weights.optimal_weights`; the extra ``optimal``).
 
         Returns:
             The operator W; doubly stochastic except for ``mean``.
@@ -176,6 +178,8 @@ class Topology:
         return self._cached(("mixing", kind), lambda: self._mixing(kind))
 
     def _mixing(self, kind: str) -> sp.csr_array:
+        if kind in OPTIMAL:
+            return optimal_weights(self, kind)
         a = self._adjacency()
         degree = a.sum(axis=1)
         src, dst = self.edges.numpy()

@@ -11,7 +11,6 @@ from itertools import chain
 
 import networkx as nx
 import numpy as np
-from scipy.spatial import KDTree
 
 from coordination.topology.base import Topology
 
@@ -104,6 +103,8 @@ def random_geometric(num_agents: int, radius: float, seed: int = 0) -> Topology:
     """
     if not radius > 0:
         raise ValueError(f"random_geometric: radius must be positive, got {radius}")
+    from scipy.spatial import KDTree  # a tenth of a second that importing coordination.topology need not cost
+
     near = KDTree(uniform_positions(num_agents, seed)).query_pairs(radius, output_type="ndarray")
     return Topology.from_links(near[:, 0], near[:, 1], num_agents, f"random_geometric(radius={radius})")
 

@@ -57,7 +57,8 @@ class SparseOperator:
         """The matrix as a torch sparse CSR tensor, cached per device and dtype."""
         key = (torch.device(device), dtype)
         if key not in self._cache:
-            parts = (self.matrix.indptr.astype(np.int64), self.matrix.indices.astype(np.int64), self.matrix.data)
+            index = np.int32 if self.matrix.nnz < 2**31 else np.int64  # int64 is copied to int32 at every product
+            parts = (self.matrix.indptr.astype(index), self.matrix.indices.astype(index), self.matrix.data)
             start, column, value = (torch.from_numpy(part) for part in parts)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta", category=UserWarning)
@@ -101,10 +102,11 @@ class _CsrProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor, None]:
-        return _multiply(ctx.operator.T, grad_outputs[0].contiguous()), None
+        return _CsrProduct.apply(grad_outputs[0].contiguous(), ctx.operator.T), None
 
 
 def _multiply(operator: SparseOperator, x: Tensor) -> Tensor:
     if x.device.type == "cpu" and not torch.backends.mkl.is_available():  # torch multiplies CSR by MKL alone
         return torch.from_numpy(operator.matrix.astype(np.float64) @ x.detach().double().numpy()).to(x.dtype)
-    return operator.csr(x.device, x.dtype) @ x
+    out = x.new_empty(operator.num_agents, x.shape[1])
+    return torch.addmm(out, operator.csr(x.device, x.dtype), x, beta=0, out=out)  # "@" would fill a second output first

@@ -41,13 +41,13 @@ class NeighbourAttention(nn.Module):
         self.receiver = Linear(dim, dim, sharing, generator, gain)
         self.score = nn.Parameter(orthogonal(1, heads, dim // heads, 1.0, generator)[0])  # [heads, D / heads]
 
-    def forward(self, x: Tensor, graph: Graph, alive: Tensor) -> Tensor:
+    def forward(self, x: Tensor, graph: Graph, alive: Tensor | None) -> Tensor:
         """One round of attention, ``[*, N, D] -> [*, N, D]``."""
         n, d = x.shape[-2:]
         sent = self.sender(x).reshape(-1, n, self.heads, d // self.heads)
         asked = self.receiver(x).reshape_as(sent)
         batch = sent.shape[0]
-        edges, _, _ = graph.flat(batch, alive.reshape(batch, n))
+        edges, _, _ = graph.flat(batch, None if alive is None else alive.reshape(batch, n), x.device)
         sent, asked = sent.flatten(0, 1), asked.flatten(0, 1)
         sink = sent.new_zeros(1, *sent.shape[1:])
         padded = torch.cat([sent, sink])

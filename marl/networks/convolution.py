@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 
 import torch
 from torch import Tensor, nn
 
 from coordination.graph import Graph
+from coordination.names import unknown
 from marl.networks.sharing import Sharing
 
 
@@ -36,12 +36,13 @@ class Convolution(nn.Module):
             self.layer = _convolution(name)(dim, dim)
         self.weighted = "edge_weight" in inspect.signature(self.layer.forward).parameters
 
-    def forward(self, x: Tensor, graph: Graph, alive: Tensor) -> Tensor:
+    def forward(self, x: Tensor, graph: Graph, alive: Tensor | None) -> Tensor:
         """One round, ``[*, N, D] -> [*, N, D]``."""
         n, d = x.shape[-2:]
         batch = x[..., 0, 0].numel()
-        edges, weight, _ = graph.flat(batch, alive.reshape(batch, n))
-        rows = torch.cat([torch.where(alive.unsqueeze(-1), x, 0.0).reshape(-1, d), x.new_zeros(1, d)])
+        edges, weight, _ = graph.flat(batch, None if alive is None else alive.reshape(batch, n), x.device)
+        silenced = x if alive is None else torch.where(alive.unsqueeze(-1), x, 0.0)
+        rows = torch.cat([silenced.reshape(-1, d), x.new_zeros(1, d)])
         extra = {"edge_weight": weight} if self.weighted and weight is not None else {}
         return self.layer(rows, edges, **extra)[:-1].reshape(x.shape)
 
@@ -49,11 +50,7 @@ class Convolution(nn.Module):
 def _convolution(name: str) -> type[nn.Module]:
     import torch_geometric.nn as pyg
 
-    names = [n for n in dir(pyg) if n.endswith("Conv")]
-    if name not in names:
-        near = difflib.get_close_matches(name, [*names, "mean", "sum", "attention"], n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"unknown graph layer {name!r}{hint} One of: mean, sum, attention, or a PyG convolution (GCNConv ...)"
-        )
+    names = ["mean", "sum", "attention", *(n for n in dir(pyg) if n.endswith("Conv"))]
+    if name not in names[3:]:
+        raise ValueError(unknown("graph layer", name, names))
     return getattr(pyg, name)

@@ -12,7 +12,7 @@ from torch.nn.functional import one_hot
 
 from coordination import metrics, tree
 from coordination.graph import Graph
-from coordination.topology.base import DENSE_SPECTRUM
+from coordination.topology.spectra import DENSE_SPECTRUM
 from envs.spaces import ActionSpec
 from envs.spec import AgentSpec
 from marl.report.evaluate import Episodes
@@ -27,8 +27,7 @@ METRICS = {  # name: (what it says, where it can lie)
         "0 to 1",
     ),
     "total_correlation": (
-        "How far joint choices are from independent ones, in nats (Watanabe 1960); K to the power N at most a quarter of "
-        "the samples, else it is left out.",
+        "How far the agents' joint choices are from independent ones, in nats; for few agents (Watanabe 1960).",
         "0 to (N−1) ln K",
     ),
     "temporal_coherence": ("How steadily agents act: mean cosine between an agent's successive actions.", "−1 to 1"),
@@ -78,10 +77,10 @@ def episode_record(seen: Episodes, agents: AgentSpec, columns: Mapping[str, slic
 def coordination_metrics(seen: Episodes, agents: AgentSpec) -> dict[str, float]:
     """How well the agents of recorded episodes coordinated; METRICS says what each number means.
 
-    What comes after the end of an episode is left out. Numbers that do not apply are missing: choices are compared where
-    all acting groups have the same actions, the Gini and Jain indices need returns of one sign, spectra a fixed
-    undirected topology of at most DENSE_SPECTRUM agents. Of more than AGENTS acting agents, that many at even distances
-    are looked at.
+    What comes after the end of an episode is left out. Numbers that do not apply are missing: choices are compared
+    where all acting groups have the same actions, total correlation needs four samples for each joint choice (its bias
+    is then some 1/8 nat at most), the Gini and Jain indices need returns of one sign, spectra a fixed undirected
+    topology of at most DENSE_SPECTRUM agents. Of more than AGENTS acting agents, that many evenly spaced ones count.
 
     Args:
         seen: Episodes of any number of copies.

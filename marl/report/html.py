@@ -17,7 +17,15 @@ from marl.report.files import write_atomic
 from marl.report.log import COUNTERS
 from marl.report.plots import Line, Score, number
 from marl.report.runs import Comparison, Recipe, RunData, compare, flat_config, read_run
-from marl.report.statistics import aggregate, interquartile_mean, probability_of_improvement, smooth, summary
+from marl.report.statistics import (
+    Estimate,
+    aggregate,
+    bootstrap,
+    interquartile_mean,
+    probability_of_improvement,
+    smooth,
+    summary,
+)
 
 BASELINES = ("random", "scripted")
 _TRAINED = ("greedy", "stochastic")
@@ -72,9 +80,10 @@ def _section(comparison: Comparison) -> dict[str, Any]:
     """Everything the page says about one task."""
     recipes = comparison.recipes
     baselines = _baselines(recipes)
-    trained = [score for recipe in recipes for score in _trained(recipe, alone=len(recipes) == 1)]
-    levels = {score.name: score.summary.iqm for score in baselines}
-    scores = [*trained, *baselines]
+    alone = len(recipes) == 1
+    trained = [_score(recipe, policy, alone) for recipe in recipes for policy in _TRAINED]
+    levels = {score.name: score.level.value for score in baselines}
+    scores = [*(score for score in trained if score is not None), *baselines]
     recorded = [(recipe, [run for run in recipe.runs if run.episode is not None]) for recipe in recipes]
     shown = [(recipe, runs[0]) for recipe, runs in recorded if runs][:_GRAPHS]
     return {
@@ -85,6 +94,7 @@ def _section(comparison: Comparison) -> dict[str, Any]:
         "evaluation": Markup(plots.evaluation(scores)) if scores else None,
         "scores": [_score_row(score, levels) for score in scores],
         "improvement": _improvement(recipes),
+        "quantities": _quantities(recipes),
         "graphs": [(_graph_caption(recipe, run), _drawn(run)) for recipe, run in shown],
         "coordination": _coordination(recipes),
         "coordination_curves": _multiples(recipes, lambda key: key.startswith("coordination/")),
@@ -129,23 +139,15 @@ def _per_seed(recipe: Recipe, policy: str = "greedy") -> list[float]:
     return [float(np.mean(returns)) for run in recipe.runs if (returns := run.returns(policy))]
 
 
-def _scores_of(recipe: Recipe, policy: str) -> tuple[list[float], str]:
-    """What an interval is taken over: seeds where there are several, else the episodes of the one."""
-    means = _per_seed(recipe, policy)
+def _score(recipe: Recipe, policy: str, alone: bool) -> Score | None:
+    """How a trained policy did: over several seeds, else over the episodes of the one; None if it was not evaluated."""
+    name, means = _policy_name(recipe, policy, alone), _per_seed(recipe, policy)
     if len(means) > 1:
-        return means, f"{len(means)} seeds"
+        s = summary(means)
+        return Score(name, recipe.colour, Estimate(s.iqm, s.low, s.high), means, f"interquartile mean of {s.n} seeds")
     episodes = [x for run in recipe.runs for x in run.returns(policy)]
-    return episodes, f"{len(episodes)} episodes of one seed"
-
-
-def _trained(recipe: Recipe, alone: bool) -> list[Score]:
-    rows = []
-    for policy in _TRAINED:
-        values, _ = _scores_of(recipe, policy)
-        if values:
-            name = f"trained, {policy}" if alone else f"{recipe.name}, {policy}"
-            rows.append(Score(name, recipe.colour, summary(values), values))
-    return rows
+    unit = f"mean of {len(episodes)} episodes of one seed"
+    return Score(name, recipe.colour, _mean(episodes), episodes, unit) if episodes else None
 
 
 def _baselines(recipes: Sequence[Recipe]) -> list[Score]:
@@ -155,9 +157,14 @@ def _baselines(recipes: Sequence[Recipe]) -> list[Score]:
         sets = dict.fromkeys(tuple(run.returns(policy)) for recipe in recipes for run in recipe.runs)
         values = [x for returns in sets for x in returns]
         if values:
-            dots = values if len(sets) == 1 else ()
-            rows.append(Score(policy, style.BASELINE[policy], summary(values), dots))
+            rows.append(Score(policy, style.BASELINE[policy], _mean(values), values, "mean", dots=len(sets) == 1))
     return rows
+
+
+def _mean(values: Sequence[float]) -> Estimate:
+    """Mean over episodes and its interval."""
+    low, high = bootstrap(np.array(values), np.mean)
+    return Estimate(float(np.mean(values)), float(low), float(high))
 
 
 def _normalised(value: float, levels: Mapping[str, float]) -> float:
@@ -168,36 +175,34 @@ def _normalised(value: float, levels: Mapping[str, float]) -> float:
 
 def _headline(recipes: Sequence[Recipe], levels: Mapping[str, float]) -> dict[str, str] | None:
     """The best greedy result and what it means, or None before any evaluation."""
-    found = [
-        (summary(values), unit, recipe)
-        for recipe in recipes
-        for values, unit in [_scores_of(recipe, "greedy")]
-        if values
-    ]
+    found = [(score, recipe.name) for recipe in recipes if (score := _score(recipe, "greedy", alone=True)) is not None]
     if not found:
         return None
-    best, unit, recipe = max(found, key=lambda item: item[0].iqm)
-    share = _normalised(best.iqm, levels)
+    best, name = max(found, key=lambda item: item[0].level.value)
+    share = _normalised(best.level.value, levels)
     return {
-        "value": number(best.iqm),
-        "name": recipe.name if len(recipes) > 1 else "",
-        "interval": f"{number(best.low)} to {number(best.high)}" if np.isfinite(best.low) else "",
-        "unit": unit,
-        "levels": ", ".join(f"{name} {number(value)}" for name, value in levels.items()),
+        "value": number(best.level.value),
+        "name": name if len(recipes) > 1 else "",
+        "interval": _interval(best.level),
+        "unit": best.unit.capitalize(),
+        "levels": ", ".join(f"{policy} {number(value)}" for policy, value in levels.items()),
         "share": f"{100 * share:.0f}%" if np.isfinite(share) else "",
     }
 
 
+def _interval(estimate: Estimate) -> str:
+    return f"{number(estimate.low)} to {number(estimate.high)}" if np.isfinite(estimate.low) else ""
+
+
 def _score_row(score: Score, levels: Mapping[str, float]) -> dict[str, str]:
-    s = score.summary
     return {
         "name": score.name,
         "colour": score.colour,
-        "mean": number(s.mean),
-        "iqm": number(s.iqm),
-        "interval": f"{number(s.low)} to {number(s.high)}" if np.isfinite(s.low) else "–",
-        "n": number(s.n),
-        "normalised": number(_normalised(s.iqm, levels)),
+        "mean": number(float(np.mean(score.scores))),
+        "iqm": number(float(interquartile_mean(score.scores))),
+        "interval": _interval(score.level) or "–",
+        "n": number(len(score.scores)),
+        "normalised": number(_normalised(score.level.value, levels)),
     }
 
 
@@ -210,6 +215,25 @@ def _improvement(recipes: Sequence[Recipe]) -> list[dict[str, str]]:
         p = probability_of_improvement(a, b)
         rows.append({"x": x, "y": y, "p": f"{p.value:.2f}", "interval": f"{p.low:.2f} to {p.high:.2f}"})
     return rows
+
+
+def _quantities(recipes: Sequence[Recipe]) -> dict[str, Any] | None:
+    """What else the evaluations measured (episode length, the environment's own quantities), as means over runs."""
+    rows: dict[str, dict[str, list[float]]] = {}
+    for recipe in recipes:
+        for run in recipe.runs:
+            for policy, found in (run.result.get("evaluation") or {}).items():
+                name = policy if policy in BASELINES else _policy_name(recipe, policy, alone=len(recipes) == 1)
+                for key, value in (found or {}).items():
+                    if isinstance(value, int | float):
+                        rows.setdefault(name, {}).setdefault(key, []).append(value)
+    keys = list(dict.fromkeys(key for values in rows.values() for key in values))
+    cells = {name: [number(float(np.mean(values.get(key, np.nan)))) for key in keys] for name, values in rows.items()}
+    return {"names": [key.replace("_", " ") for key in keys], "rows": cells} if keys else None
+
+
+def _policy_name(recipe: Recipe, policy: str, alone: bool) -> str:
+    return f"trained, {policy}" if alone else f"{recipe.name}, {policy}"
 
 
 # -- curves ----------------------------------------------------------------------------------------------------------

@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from marl.report import style
-from marl.report.statistics import Curve, Summary
+from marl.report.statistics import Curve, Estimate
 
 MULTIPLES = 24  # most panels of small multiples in one picture
 
@@ -40,12 +40,22 @@ class Line:
 
 @dataclass(frozen=True)
 class Score:
-    """One row of an evaluation: a policy with its summary and the single scores behind it."""
+    """One row of an evaluation.
+
+    Attributes:
+        name, colour: The policy.
+        level: What it reaches, with its 95% interval.
+        scores: The scores of single seeds or episodes behind it.
+        unit: What ``level`` is, in words.
+        dots: Whether to show the single scores.
+    """
 
     name: str
     colour: str
-    summary: Summary
-    scores: Sequence[float] = field(default=())
+    level: Estimate
+    scores: Sequence[float]
+    unit: str = ""
+    dots: bool = True
 
 
 def learning_curve(
@@ -99,7 +109,7 @@ def _legend(figure: Figure) -> None:
 
 
 def evaluation(scores: Sequence[Score], label: str = "team return per episode") -> str:
-    """Policies one above the other: single scores as faint dots, interquartile mean and its 95% interval.
+    """Policies one above the other: what each reaches, its 95% interval, and single scores as faint dots.
 
     Dots on a common axis are used rather than bars: returns have no natural zero to start a bar from.
 
@@ -111,13 +121,14 @@ def evaluation(scores: Sequence[Score], label: str = "team return per episode") 
         figure = Figure(figsize=(7.4, 0.75 + 0.42 * len(scores)))
         axes = figure.add_subplot()
         for row, score in enumerate(scores):
-            spread = np.linspace(-0.22, 0.22, max(len(score.scores), 2))[: len(score.scores)]
-            order = np.argsort((np.arange(len(score.scores)) * 0.618) % 1)  # spreads dots evenly, the same every time
-            axes.plot(score.scores, row + spread[order], ".", ms=4, color=score.colour, alpha=0.35, mew=0)
-            low, high = score.summary.low, score.summary.high
-            if math.isfinite(low):
-                axes.plot([low, high], [row, row], color=score.colour, linewidth=10, alpha=0.3, solid_capstyle="butt")
-            axes.plot(score.summary.iqm, row, "o", ms=5, color=score.colour, mec="white", mew=0.7)
+            level, dots = score.level, score.scores if score.dots else ()
+            spread = np.linspace(-0.22, 0.22, max(len(dots), 2))[: len(dots)]
+            order = np.argsort((np.arange(len(dots)) * 0.618) % 1)  # spreads dots evenly, the same every time
+            axes.plot(dots, row + spread[order], ".", ms=4, color=score.colour, alpha=0.35, mew=0)
+            if math.isfinite(level.low):
+                ends = [level.low, level.high]
+                axes.plot(ends, [row, row], color=score.colour, linewidth=10, alpha=0.3, solid_capstyle="butt")
+            axes.plot(level.value, row, "o", ms=5, color=score.colour, mec="white", mew=0.7)
         axes.set_yticks(range(len(scores)), [textwrap.fill(score.name, 34) for score in scores])
         axes.tick_params(axis="y", labelcolor=style.INK)
         axes.set_ylim(len(scores) - 0.45, -0.55)
@@ -189,14 +200,16 @@ def phase_times(runs: Mapping[str, Mapping[str, float]]) -> str:
 def number(value: float | None) -> str:
     """A number as a reader wants it: whole numbers whole, others to about four figures, a dash where there is none.
 
+    Below 1e-9 it is 0: what is left of a rounding error.
+
     >>> [number(x) for x in (-45.3124, 0.51, 0.00012345, 120000, 3.0, float("nan"))]
     ['−45.31', '0.510', '0.000123', '120,000', '3', '–']
     """
     if value is None or not math.isfinite(value):
         return "–"
     size = abs(value)
-    if value == int(value) or size >= 1000:
-        text = f"{value:,.0f}"
+    if value == int(value) or size >= 1000 or size < 1e-9:
+        text = f"{abs(value) if size < 1e-9 else value:,.0f}"
     elif size < 0.01:
         text = f"{value:.3g}"
     else:

@@ -16,7 +16,7 @@ from envs.spaces import ActionSpec, ObservationSpec
 from envs.spec import AgentSpec, Group
 from marl.report import episode
 from marl.report.drawing import communication_graph
-from marl.report.episode import episode_record, known_columns
+from marl.report.episode import METRICS, coordination_metrics, episode_record, known_columns
 from marl.report.evaluate import Episodes, record
 
 STEPS, COPIES, N = 5, 2, 3
@@ -141,3 +141,81 @@ def test_an_episode_of_a_native_environment_can_be_drawn():
     kept = json.loads(json.dumps(episode_record(whole, env.agents)))
     assert np.shape(kept["positions"]) == np.shape(kept["landmarks"]) == (25, 3, 2)
     assert communication_graph(kept).startswith("<svg")
+
+
+def played(action: Tensor, reward: Tensor, length: list[int], alive: Tensor | None = None, graph: Graph | None = None):
+    """Episodes of given choices ``[T, B, N]`` and rewards ``[T, B, N]``, with NaN wherever nobody lives."""
+    alive = torch.ones(reward.shape, dtype=torch.bool) if alive is None else alive
+    view = View(torch.zeros(*reward.shape, 1), alive, graph or Graph(topology=RING))
+    reward = torch.where(alive, reward, torch.nan)
+    return Episodes(view, action.unsqueeze(-1), reward, torch.tensor(length))
+
+
+def test_coordination_by_hand():
+    # copy 0 has two steps, copy 1 one; what stands after the end would change every number
+    action = torch.tensor([[[0, 0, 1], [2, 2, 2]], [[0, 0, 0], [0, 1, 2]]])
+    reward = torch.tensor([[[1.0, 1, 0], [5, 5, 5]], [[1.0, 0, 0], [99, 0, 0]]])
+    values = coordination_metrics(played(action, reward, [2, 1]), spec(obs=1))
+    assert values["action_synchrony"] == pytest.approx((1 / 3 + 1 + 1) / 3)
+    assert values["temporal_coherence"] == pytest.approx(2 / 3)  # of copy 0: agents 0 and 1 repeat, 2 does not
+    # returns 2, 1, 0 and 5, 5, 5: sum |x_i - x_j| = 8, so gini 8 / (2 * 9 * 1) and 0; jain 9 / (3 * 5) and 1
+    assert values["gini"] == pytest.approx((4 / 9 + 0) / 2)
+    assert values["jain"] == pytest.approx((0.6 + 1) / 2)
+    assert values["links"] == 3
+    assert "total_correlation" not in values  # 4^3 joint choices from three samples
+    assert "lambda2" not in values  # one-way links
+    assert values.keys() <= METRICS.keys()
+
+
+def test_dead_agents_count_for_nothing():
+    alive = torch.tensor([True, True, False]).expand(4, 1, 3)
+    action = torch.tensor([0, 0, 3]).expand(4, 1, 3)
+    values = coordination_metrics(played(action, -torch.ones(4, 1, 3), [4], alive), spec(obs=1))
+    assert values["action_synchrony"] == 1
+    assert values["temporal_coherence"] == 1
+    assert (values["gini"], values["jain"]) == (0, 1)  # of costs
+
+
+def test_total_correlation_of_agents_that_always_agree():
+    agents = AgentSpec.single(2, ObservationSpec.flat(1), ActionSpec.discrete(4))
+    action = torch.arange(100).remainder(4).reshape(100, 1, 1).expand(100, 1, 2)
+    graph = Graph(topology=Topology([[0, 1], [1, 0]], 2))
+    values = coordination_metrics(played(action, torch.zeros(100, 1, 2), [100], graph=graph), agents)
+    assert values["total_correlation"] == pytest.approx(np.log(4))
+    assert values["lambda2"] == pytest.approx(2)  # of the complete graph on two
+    assert values["slem"] == pytest.approx(0, abs=1e-9)
+
+
+def test_what_does_not_apply_is_missing():
+    mixed = torch.tensor([1.0, -1.0, 0.0]).expand(3, 1, 3)
+    values = coordination_metrics(played(torch.zeros(3, 1, 3, dtype=torch.int64), mixed, [3]), spec(obs=1))
+    assert {"gini", "jain"}.isdisjoint(values)
+    real = AgentSpec.single(N, ObservationSpec.flat(1), ActionSpec.box(-1, 1, 1))
+    values = coordination_metrics(played(torch.ones(3, 1, 3), mixed, [3]), real)
+    assert values["temporal_coherence"] == 1
+    assert "action_synchrony" not in values
+
+
+def test_groups_that_never_act_are_left_out():
+    spec_ = ObservationSpec.flat(1)
+    agents = AgentSpec(
+        (Group("walker", 0, 2, spec_, ActionSpec.discrete(4)), Group("wall", 2, 1, spec_, None)), ("a", "b", "c")
+    )
+    action = torch.tensor([1, 1, 0]).expand(3, 1, 3)
+    assert coordination_metrics(played(action, torch.zeros(3, 1, 3), [3]), agents)["action_synchrony"] == 1
+
+
+def test_large_populations_are_sampled(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(episode, "AGENTS", 2)  # agents 0 and 2 are looked at
+    action = torch.tensor([1, 3, 1]).expand(3, 1, 3)
+    assert coordination_metrics(played(action, torch.zeros(3, 1, 3), [3]), spec(obs=1))["action_synchrony"] == 1
+
+
+def test_links_that_change_are_averaged_over_the_steps_played():
+    live = torch.ones(3, 1, 3, dtype=torch.bool)
+    live[1, 0, :2] = False
+    live[2] = False  # after the end
+    seen_ = played(
+        torch.zeros(3, 1, 3, dtype=torch.int64), torch.zeros(3, 1, 3), [2], graph=Graph(topology=RING, live=live)
+    )
+    assert coordination_metrics(seen_, spec(obs=1))["links"] == 2

@@ -41,7 +41,9 @@ def make_run(folder: Path, seed: int = 0, level: float = -45.0, iterations: int 
             row |= {"evaluate/return": level + 1.0, "coordination/gini": 0.1} if i % 5 == 0 else {}
             log.write(row | {"time": {"wall_s": 3.25 * i, "env_steps_per_second": 307.7, "phase_s": phases}})
     returns = {"greedy": level, "stochastic": level - 2, "random": -80.0, "scripted": -30.0}
-    evaluation = {name: {"returns": [x - 1, x, x + 1], "episode_length": 25.0} for name, x in returns.items()}
+    evaluation = {
+        name: {"returns": [x - 1, x, x + 1], "episode_length": 25.0, "covered": 2.5} for name, x in returns.items()
+    }
     result = {"env": settings["env"], "algorithm": "mappo", "seed": seed, "env_steps": 1000 * iterations}
     result |= {"evaluation": evaluation, "coordination": {"action_synchrony": 0.25 + seed, "lambda2": 3.0}, "time": {}}
     (folder / "result.json").write_text(json.dumps(result))
@@ -101,11 +103,12 @@ def test_report_of_one_run(tmp_path: Path):
     found = page([run])
     assert "mappo · graph on mpe2.simple_spread_v3" in found.text
     assert "70% of the way from the random policy to the scripted one" in found.text  # (-45 + 80) / (-30 + 80)
-    assert "over 3 episodes of one seed" in found.text
+    assert "Mean of 3 episodes of one seed, 95% interval" in found.text
     assert "random −80, scripted −30" in found.text
     for heading in ("Learning", "Evaluation", "Communication over an episode", "Coordination", "Time", "Configuration"):
         assert heading in found.text
     assert "trained, greedy −45 −45 −46 to −44 3 0.700" in found.text
+    assert "per episode episode length covered trained, greedy 25 2.50" in found.text
     assert "algorithm.gamma 0.99" in found.text
     assert "action synchrony" in found.text
     assert "learn/kl" in found.text
@@ -132,7 +135,7 @@ def test_seeds_of_a_recipe_are_aggregated(tmp_path: Path):
     assert "2 recipes" not in found.text
     assert "mappo · graph and mappo · mlp on mpe2.simple_spread_v3" in found.text
     assert "greedy return of mappo · graph, the best here" in found.text
-    assert "Interquartile mean over 3 seeds" in found.text
+    assert "Interquartile mean of 3 seeds, 95% interval −45 to −43" in found.text
     assert "mappo · graph, greedy −44 −44 −45 to −43 3 0.720" in found.text
     assert "mappo · graph mappo · mlp 1.00 1.00 to 1.00" in found.text
     assert "random −80 −80 −81 to −79 3" in found.text  # the same episodes in every run are counted once

@@ -11,7 +11,7 @@ import pytest
 
 from marl.report import drawing, plots
 from marl.report.plots import Line, Score, number
-from marl.report.statistics import aggregate, summary
+from marl.report.statistics import Estimate, aggregate
 
 STEPS = np.arange(0, 1000, 100)
 
@@ -74,8 +74,8 @@ def test_no_pyplot_is_loaded():
 
 def test_evaluation_shows_one_score_without_an_interval():
     scores = [
-        Score("trained", "#0072B2", summary([1.0, 2.0, 3.0]), (1.0, 2.0, 3.0)),
-        Score("one", "#000000", summary([2.0])),
+        Score("trained", "#0072B2", Estimate(2.0, 1.5, 2.5), (1.0, 2.0, 3.0)),
+        Score("one", "#000000", Estimate(2.0, np.nan, np.nan), (2.0,)),
     ]
     assert {"trained", "one", "team return per episode"} <= set(texts(plots.evaluation(scores)))
 
@@ -98,6 +98,7 @@ def test_phase_times_label_their_seconds():
     [
         (-45.3, "−45.30"),
         (0.0, "0"),
+        (-1e-16, "0"),
         (3.0, "3"),
         (1234.5, "1,234"),
         (0.125, "0.125"),

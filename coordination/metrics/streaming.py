@@ -57,8 +57,8 @@ class Running:
             given = torch.as_tensor(mask, device=x.device)
             if given.shape != x.shape[: given.ndim]:
                 raise ValueError(f"mask: expected leading axes of {tuple(x.shape)}, got {tuple(given.shape)}")
-            keep = given.reshape(*given.shape, *[1] * (x.ndim - given.ndim)).expand(x.shape)
-        x, keep = x.reshape(-1, *streams), keep.reshape(-1, *streams)
+            keep = given.reshape((*given.shape, *[1] * (x.ndim - given.ndim))).expand(x.shape)
+        x, keep = x.reshape((-1, *streams)), keep.reshape((-1, *streams))
         count = keep.sum(0).to(self.mean)
         mean = torch.where(keep, x, 0.0).sum(0) / count.clamp(min=1)
         squares = torch.where(keep, x - mean, 0.0).square().sum(0)

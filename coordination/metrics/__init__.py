@@ -1,0 +1,82 @@
+"""How well agents coordinate: what they do, hold, get and say, exact or sampled; and all of it in one table."""
+
+from coordination.metrics.behaviour import (
+    action_synchrony,
+    categorical_diversity,
+    consensus_error,
+    disagreement_energy,
+    gaussian_diversity,
+    gini,
+    jain,
+    load_balance,
+    modularity,
+    normalised_mutual_information,
+    temporal_coherence,
+    total_correlation,
+)
+from coordination.metrics.diversity import sampled_categorical_diversity, sampled_gaussian_diversity, wasserstein
+from coordination.metrics.equilibria import cooperation_ratio, deviation_stability, nash_equilibria, price_of_anarchy
+from coordination.metrics.influence import (
+    by_influencer,
+    causal_influence,
+    communication_efficiency,
+    information_per_bit,
+    instantaneous_coordination,
+    mutual_information,
+    positive_listening,
+    social_influence,
+    speaker_consistency,
+    value_of_communication,
+)
+from coordination.metrics.resilience import percolation_robustness, removal_regret, responsibility
+from coordination.metrics.roles import adjusted_rand, churn, hierarchic_social_entropy, role_information, silhouette
+from coordination.metrics.streaming import Running, interval, pair_sample
+from coordination.metrics.table import METRICS, Meter, Metric, Score, evaluate
+
+__all__ = [
+    "METRICS",
+    "Meter",
+    "Metric",
+    "Running",
+    "Score",
+    "action_synchrony",
+    "adjusted_rand",
+    "by_influencer",
+    "categorical_diversity",
+    "causal_influence",
+    "churn",
+    "communication_efficiency",
+    "consensus_error",
+    "cooperation_ratio",
+    "deviation_stability",
+    "disagreement_energy",
+    "evaluate",
+    "gaussian_diversity",
+    "gini",
+    "hierarchic_social_entropy",
+    "information_per_bit",
+    "instantaneous_coordination",
+    "interval",
+    "jain",
+    "load_balance",
+    "modularity",
+    "mutual_information",
+    "nash_equilibria",
+    "normalised_mutual_information",
+    "pair_sample",
+    "percolation_robustness",
+    "positive_listening",
+    "price_of_anarchy",
+    "removal_regret",
+    "responsibility",
+    "role_information",
+    "sampled_categorical_diversity",
+    "sampled_gaussian_diversity",
+    "silhouette",
+    "social_influence",
+    "speaker_consistency",
+    "temporal_coherence",
+    "total_correlation",
+    "value_of_communication",
+    "wasserstein",
+]
