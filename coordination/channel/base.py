@@ -16,9 +16,9 @@ from torch import Tensor
 
 from coordination import tree
 from coordination.channel.ledger import Ledger, pairs_by
-from coordination.channel.links import at_ends, endpoints, follow
 from coordination.channel.packet import Inbox, Packet
 from coordination.graph import Graph
+from coordination.links import at_ends, endpoints, follow
 from coordination.topology import Topology
 
 

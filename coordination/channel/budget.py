@@ -9,10 +9,10 @@ from torch import Tensor
 
 from coordination.channel.base import Stage
 from coordination.channel.ledger import sum_by
-from coordination.channel.links import at_ends, endpoints
 from coordination.channel.packet import Packet
 from coordination.channel.quantise import uniform
 from coordination.graph import Graph
+from coordination.links import at_ends, endpoints
 
 
 class Budget(Stage):

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from coordination.channel.base import Stage
-from coordination.channel.links import at_ends
 from coordination.channel.packet import Packet
 from coordination.channel.quantise import uniform
 from coordination.graph import Graph
+from coordination.links import at_ends
 
 UNKNOWN = -1  # state of a bursty link before its first step: drawn from the stationary distribution
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from coordination import tree
-from coordination.channel.links import endpoints
 from coordination.graph import Graph
+from coordination.links import endpoints
 
 
 @tree.struct

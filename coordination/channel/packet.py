@@ -9,8 +9,8 @@ from torch import Tensor
 
 from coordination import tree
 from coordination.channel.ledger import sum_by
-from coordination.channel.links import endpoints, receiving
 from coordination.graph import Graph
+from coordination.links import endpoints, receiving
 
 
 @tree.struct

@@ -63,7 +63,7 @@ class Community:
         for attempt in range(self.restarts):
             start = starting_label(previous if attempt == 0 else None, topology.num_agents)
             label = _louvain(links, start, self.resolution, generator)
-            found = _modularity(links, label, self.resolution)
+            found = np.nan_to_num(float(modularity(label, topology, self.resolution)))  # 0 where there are no links
             if found > score:
                 best, score = label, found
         if game is not None:
@@ -74,30 +74,48 @@ class Community:
         return Coalitions(canonical(best), value, bound.maximum(value))
 
 
-def modularity(label: Tensor, topology: Topology, resolution: float = 1.0) -> Tensor:
-    """Modularity, how much denser links are inside communities than expected; in [-1/2, 1).
+def modularity(
+    label: Tensor | np.ndarray,
+    topology: Topology,
+    resolution: float = 1.0,
+    alive: Tensor | np.ndarray | None = None,
+) -> Tensor:
+    """Modularity, how much denser links are inside communities than expected.
 
-    ``Q = (1 / 2m) sum over i, j of (A_ij - resolution k_i k_j / 2m) [same community]`` (Newman and Girvan 2004).
+    ``Q = (1 / 2m) sum over i, j of (A_ij - resolution k_i k_j / 2m) [same community]`` (Newman and Girvan 2004); O(N +
+    E).
 
     Args:
-        label: ``[*, N]`` communities; agents of none (-1) count as alone.
+        label: ``[*, N]`` integers; an agent with a negative one is alone in its community.
         topology: Undirected graph.
-        resolution: 1 is the classical definition.
+        resolution: Weight of the expected links, 1 in the classical definition; raising it favours smaller communities.
+        alive: ``[*, N]`` bool; links at a dead agent do not count. None if all live.
 
     Returns:
-        ``[*]`` float64; 0 on a graph without links. O(E).
+        ``[*]`` float64 in [-1/2, 1) at resolution 1; NaN where there are no links.
 
-    >>> from coordination.topology import Topology
+    Raises:
+        ValueError: If the topology has one-way edges, or the mask is not bool of the shape of ``label``.
+
     >>> two_pairs = Topology([[0, 1, 2, 3], [1, 0, 3, 2]], 4)
     >>> modularity(torch.tensor([0, 0, 1, 1]), two_pairs).item()
     0.5
     """
     if not topology.is_undirected:
         raise ValueError(f"modularity: needs an undirected graph, {topology.name!r} has one-way edges")
-    links = _links(topology)
-    rows = canonical(label).reshape(-1, topology.num_agents)
-    values = [_modularity(links, starting_label(Coalitions(row), row.numel()), resolution) for row in rows]
-    return torch.tensor(values, dtype=torch.float64).reshape(label.shape[:-1])
+    label = torch.as_tensor(label)
+    alive = torch.ones_like(label, dtype=torch.bool) if alive is None else torch.as_tensor(alive)
+    if alive.dtype != torch.bool or alive.shape != label.shape:
+        raise ValueError(f"alive: expected bool {tuple(label.shape)}, got {alive.dtype} {tuple(alive.shape)}")
+    group = canonical(torch.where(alive, label, -1))
+    n = topology.num_agents
+    group = torch.where(group < 0, n + torch.arange(n, device=label.device), group)  # alone
+    sender, receiver = topology.edges_on(label.device)
+    up = (alive[..., sender] & alive[..., receiver]).double()
+    ends = up.sum(-1)
+    inside = (up * (group[..., sender] == group[..., receiver])).sum(-1)
+    degree = up.new_zeros(*label.shape[:-1], 2 * n).scatter_add(-1, group[..., receiver], up)
+    return inside / ends - resolution * (degree.square().sum(-1) / ends.square())
 
 
 def _links(topology: Topology) -> sp.csr_array:
@@ -127,16 +145,6 @@ def _louvain(links: sp.csr_array, label: np.ndarray, resolution: float, generato
             return node
         belongs = sp.csr_array((np.ones(n), (np.arange(n), group)), shape=(n, count))
         links, label = sp.csr_array(belongs.T @ links @ belongs), np.arange(count)
-
-
-def _modularity(links: sp.csr_array, label: np.ndarray, resolution: float) -> float:
-    total = float(links.sum())
-    if total == 0:
-        return 0.0
-    row, column, weight = _entries(links)
-    inside = float(weight[label[row] == label[column]].sum())
-    degree = np.asarray(links.sum(axis=1)).ravel()
-    return inside / total - resolution * float((np.bincount(label, degree) ** 2).sum()) / total**2
 
 
 def _modularity_bound(links: sp.csr_array, resolution: float) -> float:

@@ -15,18 +15,20 @@ from scipy.sparse import coo_array, csgraph
 from torch import Tensor
 
 from coordination import tree
+from coordination.channel import Inbox
 from coordination.consensus.base import Consensus
 from coordination.consensus.links import (
     as_float,
-    as_graph,
     edge_weights,
     mix,
     receive,
+    receivers,
     require_weights,
     up_links,
     whole,
 )
 from coordination.graph import Graph
+from coordination.links import as_graph
 from coordination.topology.base import Topology
 
 DENSE_CHECK = 1000  # own weights are checked by their eigenvalues up to here, by a sufficient condition above
@@ -87,6 +89,17 @@ class Averaging(Consensus[Averages]):
         """See :meth:`Consensus.step`."""
         mixed = mix(state.value, graph, self.weights, link_up)
         return Averages(torch.lerp(mixed, state.value, self.lazy) if self.lazy else mixed)
+
+    def hear(self, state: Averages, graph: Topology | Graph, inbox: Inbox) -> Averages:
+        """See :meth:`Consensus.hear`: ``x_i + sum over links of w_ij (m_ij - x_i)`` with what arrived, m.
+
+        Late values still lead to agreement where weights are positive (Bertsekas and Tsitsiklis 1989, section 7.3),
+        on some mean of the first values; noise keeps stirring, and quantised values end within some steps.
+        """
+        x = state.value
+        weight = edge_weights(graph, self.weights).to(x).unsqueeze(-1) * (1 - self.lazy)
+        told = torch.where(inbox.arrived.unsqueeze(-1), weight * (inbox.value - receivers(x, graph)), 0.0)
+        return Averages(receive(x, told, graph, "sum"))
 
     def check(self, graph: Topology | Graph, batch: int = 1, alive: Tensor | None = None) -> None:
         """Refuse unconnected graphs, one-way links and weights whose powers do not converge."""

@@ -8,18 +8,18 @@ changes is in their states, which are structs of tensors.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from coordination.channel import Channel, Delay, Ledger, Noise, Quantise, Stage
-from coordination.consensus.links import as_float, as_graph, ends, same_component, up_links, whole
+from coordination.channel import Channel, Delay, Inbox, Ledger, Noise, Quantise, Stage
+from coordination.consensus.links import as_float, same_component, up_links, whole
 from coordination.graph import Graph
+from coordination.links import as_graph, endpoints
 from coordination.topology.base import Topology
 
 S = TypeVar("S")
@@ -70,6 +70,22 @@ class Consensus(ABC, Generic[S]):
     def message(self, state: S) -> Tensor:
         """``[*, N, M]`` what each agent sends in the next round, for the ledger of a channel."""
         return self.value(state)
+
+    def hear(self, state: S, graph: Topology | Graph, inbox: Inbox) -> S:
+        """The state after a round in which what arrived may be changed or late; :meth:`step` is that of true messages.
+
+        Args:
+            state: As in :meth:`step`.
+            graph: Who hears whom in this round.
+            inbox: What a channel delivered of :meth:`message`, edge by edge.
+
+        Raises:
+            ValueError: By default: the protocol needs what was said, when it was said.
+        """
+        raise ValueError(
+            f"{type(self).__name__}: cannot use messages that a channel changes or delays (Noise, Quantise, Delay); "
+            "Averaging, Extremum and Resilient can"
+        )
 
     def check(self, graph: Topology | Graph, batch: int = 1, alive: Tensor | None = None) -> None:
         """Refuse a graph on which the protocol does not converge; called by :func:`run` when a tolerance is asked for.
@@ -168,8 +184,10 @@ def run(
         rounds: How many rounds, or at most how many with ``tol`` (100,000 if not given).
         tol: Absolute tolerance.
         alive: ``[*, N]`` bool; a dead agent takes part in nothing, as if its links did not exist.
-        channel: Loses messages (``Drop``, ``Partition``, ``Budget``) and counts them. What changes messages has
-            protocols of its own: :class:`Gossip` with ``quantised``, :class:`Delayed`.
+        channel: What messages pass through, and who counts them. Every protocol but those of perfect links stands
+            losses (``Drop``, ``Partition``, ``Budget``); those with a :meth:`Consensus.hear` of their own also stand
+            messages that are changed or late (``Noise``, ``Quantise``, ``Delay``). Made for one such fault, with
+            a guarantee: :class:`Gossip` with ``quantised`` and :class:`Delayed`.
         generator: Source of all random draws.
         feature_dims: 0 for scalars, 1 for features.
 
@@ -207,29 +225,30 @@ def run(
 
 
 class _Links:
-    """A channel and its state: asks it each round which messages arrive."""
+    """A channel, its state, and the generator: does each round over it."""
 
     def __init__(self, channel: Channel | Stage | None, generator: torch.Generator | None) -> None:
         self.channel = Channel(channel) if isinstance(channel, Stage) else channel
         self.generator = generator
         self.state = None
-        for stage in () if self.channel is None else self.channel.stages:
-            if isinstance(stage, Noise | Quantise | Delay):
-                raise ValueError(f"channel: run can lose messages, not change them; leave {stage!r} out")
+        stages = () if self.channel is None else self.channel.stages
+        self.true = not any(isinstance(stage, Noise | Quantise | Delay) for stage in stages)
 
     @property
     def ledger(self) -> Ledger | None:
         return None if self.state is None else self.state.ledger
 
-    def arrived(self, message: Callable[[], Tensor], graph: Topology | Graph) -> Tensor | None:
+    def step(self, protocol: Consensus[Any], state: Any, graph: Topology | Graph) -> Any:
         if self.channel is None:
-            return None
-        sent = message()
+            return protocol.step(state, graph, None, self.generator)
+        sent = protocol.message(state)
         bits = 8 * sent.element_size() * sent.shape[-1]
         inbox, self.state, _ = self.channel.send(
             as_float(sent), as_graph(graph), self.state, generator=self.generator, bits=bits
         )
-        return inbox.arrived
+        if self.true:
+            return protocol.step(state, graph, inbox.arrived, self.generator)
+        return protocol.hear(state, graph, inbox)
 
 
 def _inputs(
@@ -262,7 +281,7 @@ def _inputs(
 
 def _living(graph: Topology | Graph, alive: Tensor) -> Graph:
     """The graph without the links of dead agents."""
-    source, receiver = ends(graph, alive.device)
+    source, receiver = endpoints(graph, alive.device)
     if as_graph(graph).topology is not None:
         both = alive[..., source] & alive[..., receiver]
     else:
@@ -297,8 +316,7 @@ def _repeat(
     converged = None if last is None else last.new_zeros(last.shape[:-2], dtype=torch.bool)
     for done in range(limit):
         graph = graphs[done % len(graphs)]
-        link_up = links.arrived(functools.partial(protocol.message, state), graph)
-        state = protocol.step(state, graph, link_up, links.generator)
+        state = links.step(protocol, state, graph)
         if tol is None or last is None:
             continue
         value = protocol.value(state)

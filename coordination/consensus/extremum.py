@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from coordination.channel import Inbox
 from coordination.consensus.averaging import Averages
 from coordination.consensus.base import Consensus
 from coordination.consensus.links import receive, receivers, senders, up_links
@@ -50,9 +51,13 @@ class Extremum(Consensus[Averages]):
         generator: torch.Generator | None = None,
     ) -> Averages:
         """See :meth:`Consensus.step`."""
-        x = state.value
-        heard = senders(x, graph)
-        up = up_links(graph, link_up)
+        return self._reduce(state.value, senders(state.value, graph), graph, up_links(graph, link_up))
+
+    def hear(self, state: Averages, graph: Topology | Graph, inbox: Inbox) -> Averages:
+        """See :meth:`Consensus.hear`: late values only delay the result; noise can only raise a maximum."""
+        return self._reduce(state.value, inbox.value.to(state.value.dtype), graph, inbox.arrived)
+
+    def _reduce(self, own: Tensor, heard: Tensor, graph: Topology | Graph, up: Tensor | None) -> Averages:
         if up is not None:
-            heard = torch.where(up.unsqueeze(-1), heard, receivers(x, graph))
-        return Averages(receive(x, heard, graph, f"a{self.mode}"))
+            heard = torch.where(up.unsqueeze(-1), heard, receivers(own, graph))
+        return Averages(receive(own, heard, graph, f"a{self.mode}"))

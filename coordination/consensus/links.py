@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from coordination.gather import neighbour_sum
 from coordination.graph import Graph
+from coordination.links import as_graph, at_ends, endpoints
 from coordination.topology.base import Topology
 
 T = TypeVar("T")
@@ -36,24 +37,11 @@ def cached(topology: Topology, key: tuple, build: Callable[[], T]) -> T:
     return known[key]  # type: ignore[return-value]
 
 
-def as_graph(graph: Topology | Graph) -> Graph:
-    """The argument as a :class:`Graph`."""
-    return Graph(topology=graph) if isinstance(graph, Topology) else graph
-
-
 def whole(graph: Topology | Graph) -> Topology | None:
     """The topology that all samples share with every link up, or None if there is no such thing."""
     if isinstance(graph, Topology):
         return graph
     return graph.topology if graph.live is None else None
-
-
-def ends(graph: Topology | Graph, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Sender and receiver of every edge, each ``[E]`` (shared) or ``[*, E]``; N marks padding."""
-    graph = as_graph(graph)
-    edges = graph.edges if graph.topology is None else graph.topology.edges_on(device)
-    assert edges is not None
-    return edges[..., 0, :], edges[..., 1, :]
 
 
 def up_links(graph: Topology | Graph, link_up: Tensor | None) -> Tensor | None:
@@ -70,21 +58,13 @@ def up_links(graph: Topology | Graph, link_up: Tensor | None) -> Tensor | None:
 
 
 def senders(x: Tensor, graph: Topology | Graph) -> Tensor:
-    """The sender's value on every edge: ``[*, N, D] -> [*, E, D]``; padding holds some agent's value."""
-    source, _ = ends(graph, x.device)
-    return _pick(x, source, graph)
+    """The sender's value on every edge: ``[*, N, D] -> [*, E, D]``; zero at padding."""
+    return at_ends(x, graph, "sender", 1)
 
 
 def receivers(x: Tensor, graph: Topology | Graph) -> Tensor:
-    """The receiver's value on every edge: ``[*, N, D] -> [*, E, D]``."""
-    _, receiver = ends(graph, x.device)
-    return _pick(x, receiver, graph)
-
-
-def _pick(x: Tensor, agent: Tensor, graph: Topology | Graph) -> Tensor:
-    if as_graph(graph).topology is not None:
-        return x.movedim(-2, 0)[agent].movedim(0, -2)
-    return x.take_along_dim(agent.clamp(max=x.shape[-2] - 1).unsqueeze(-1), -2)
+    """The receiver's value on every edge: ``[*, N, D] -> [*, E, D]``; zero at padding."""
+    return at_ends(x, graph, "receiver", 1)
 
 
 def receive(own: Tensor, messages: Tensor, graph: Topology | Graph, reduce: str) -> Tensor:
@@ -99,7 +79,7 @@ def receive(own: Tensor, messages: Tensor, graph: Topology | Graph, reduce: str)
     Returns:
         ``[*, N, D]``.
     """
-    _, receiver = ends(graph, own.device)
+    _, receiver = endpoints(graph, own.device)
     if as_graph(graph).topology is not None:
         front = own.movedim(-2, 0)
         columns = messages.movedim(-2, 0).reshape(messages.shape[-2], front[0].numel())
@@ -128,7 +108,7 @@ def out_degree(graph: Topology | Graph) -> Tensor:
         return torch.bincount(topology.edges[0], minlength=topology.num_agents)
     up = up_links(graph, None)
     assert up is not None
-    source, _ = ends(graph, up.device)
+    source, _ = endpoints(graph, up.device)
     zeros = torch.zeros(*up.shape[:-1], graph.num_agents + 1, dtype=torch.int64, device=up.device)
     return zeros.scatter_add(-1, source.expand_as(up), up.long())[..., :-1]
 
@@ -181,7 +161,7 @@ def edge_weights(graph: Topology | Graph, weights: str | Tensor) -> Tensor:
     """
     topology = whole(graph)
     if isinstance(weights, Tensor):
-        num_edges = ends(graph, weights.device)[0].shape[-1]
+        num_edges = endpoints(graph, weights.device)[0].shape[-1]
         if weights.ndim < 1 or weights.shape[-1] != num_edges:
             raise ValueError(f"weights: expected one an edge, [*, E] with E = {num_edges}, got {tuple(weights.shape)}")
         return weights

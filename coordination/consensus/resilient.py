@@ -18,10 +18,12 @@ from coordination.aggregation import (
     trimmed_around,
     trimmed_mean,
 )
+from coordination.channel import Inbox
 from coordination.consensus.averaging import Averages
 from coordination.consensus.base import Consensus
-from coordination.consensus.links import as_float, as_graph, cached, in_degree, up_links, whole
+from coordination.consensus.links import as_float, cached, in_degree, senders, up_links, whole
 from coordination.graph import Graph
+from coordination.links import as_graph
 from coordination.names import unknown
 from coordination.topology.base import Topology
 from coordination.topology.robustness import robustness
@@ -103,18 +105,25 @@ class Resilient(Consensus[Averages]):
         generator: torch.Generator | None = None,
     ) -> Averages:
         """See :meth:`Consensus.step`."""
-        x, up = state.value, up_links(graph, link_up)
-        if as_graph(graph).topology is None:
-            return Averages(self._per_sample(x, as_graph(graph), up))
+        return self._combine(state.value, None, graph, up_links(graph, link_up))
+
+    def hear(self, state: Averages, graph: Topology | Graph, inbox: Inbox) -> Averages:
+        """See :meth:`Consensus.hear`: the rule is applied to what arrived; late values are as good as false ones."""
+        return self._combine(state.value, inbox.value, graph, inbox.arrived)
+
+    def _combine(self, x: Tensor, heard: Tensor | None, graph: Topology | Graph, up: Tensor | None) -> Averages:
+        """``heard [*, E, D]``: the message on every edge; None for the sender's value, not laid out by edge."""
         topology = as_graph(graph).topology
-        assert topology is not None
+        if topology is None:
+            return Averages(self._per_sample(x, heard, as_graph(graph), up))
         if topology.num_edges == 0:
-            return state
+            return Averages(x)
         source = topology.edges_on(x.device)[0]
         parts, agents = [], []
         for members, edges, valid in _groups(topology, x.device):
             mask = valid if up is None else valid & up[..., edges]
-            parts.append(self._aggregate(x[..., members, :], x[..., source[edges], :], mask))
+            told = x[..., source[edges], :] if heard is None else heard[..., edges, :]
+            parts.append(self._aggregate(x[..., members, :], told, mask))
             agents.append(members)
         return Averages(torch.cat(parts, -2)[..., torch.cat(agents).argsort(), :])
 
@@ -157,7 +166,7 @@ class Resilient(Consensus[Averages]):
             result = centred_clipping(values, self.radius, own, mask=mask)
         return torch.where(enough, result, own)
 
-    def _per_sample(self, x: Tensor, graph: Graph, up: Tensor | None) -> Tensor:
+    def _per_sample(self, x: Tensor, heard: Tensor | None, graph: Graph, up: Tensor | None) -> Tensor:
         """The step where every sample has edges of its own, padded to the largest degree."""
         assert graph.edges is not None
         assert graph.row_start is not None
@@ -168,9 +177,8 @@ class Resilient(Consensus[Averages]):
         last = max(graph.edges.shape[-1] - 1, 0)
         edges = (graph.row_start[..., :-1, None] + place).clamp(max=last).flatten(-2)
         valid = (place < count.unsqueeze(-1)) & up.take_along_dim(edges, -1).unflatten(-1, (-1, width))
-        source = graph.edges[..., 0, :].take_along_dim(edges, -1).clamp(max=x.shape[-2] - 1)
-        heard = x.take_along_dim(source.unsqueeze(-1), -2).unflatten(-2, (-1, width))
-        return self._aggregate(x, heard, valid)
+        told = (senders(x, graph) if heard is None else heard).take_along_dim(edges.unsqueeze(-1), -2)
+        return self._aggregate(x, told.unflatten(-2, (-1, width)), valid)
 
 
 def _groups(topology: Topology, device: torch.device) -> list[tuple[Tensor, Tensor, Tensor]]:

@@ -1,5 +1,6 @@
 """How well agents coordinate: what they do, hold, get and say, exact or sampled; and all of it in one table."""
 
+from coordination.coalition import core_excess, modularity
 from coordination.metrics.behaviour import (
     action_synchrony,
     categorical_diversity,
@@ -9,8 +10,10 @@ from coordination.metrics.behaviour import (
     gini,
     jain,
     load_balance,
-    modularity,
+    load_variation,
     normalised_mutual_information,
+    phase_synchrony,
+    team_entropy,
     temporal_coherence,
     total_correlation,
 )
@@ -32,6 +35,7 @@ from coordination.metrics.resilience import percolation_robustness, removal_regr
 from coordination.metrics.roles import adjusted_rand, churn, hierarchic_social_entropy, role_information, silhouette
 from coordination.metrics.streaming import Running, interval, pair_sample
 from coordination.metrics.table import METRICS, Meter, Metric, Score, evaluate
+from coordination.topology.robustness import max_robustness
 
 __all__ = [
     "METRICS",
@@ -48,6 +52,7 @@ __all__ = [
     "communication_efficiency",
     "consensus_error",
     "cooperation_ratio",
+    "core_excess",
     "deviation_stability",
     "disagreement_energy",
     "evaluate",
@@ -59,12 +64,15 @@ __all__ = [
     "interval",
     "jain",
     "load_balance",
+    "load_variation",
+    "max_robustness",
     "modularity",
     "mutual_information",
     "nash_equilibria",
     "normalised_mutual_information",
     "pair_sample",
     "percolation_robustness",
+    "phase_synchrony",
     "positive_listening",
     "price_of_anarchy",
     "removal_regret",
@@ -75,6 +83,7 @@ __all__ = [
     "silhouette",
     "social_influence",
     "speaker_consistency",
+    "team_entropy",
     "temporal_coherence",
     "total_correlation",
     "value_of_communication",

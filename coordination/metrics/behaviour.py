@@ -44,6 +44,47 @@ def action_synchrony(action: Array, num_actions: int, alive: Array | None = None
     return ((counts * (counts - 1)).sum(-1) / (n * (n - 1))).float()
 
 
+def phase_synchrony(angle: Array, alive: Array | None = None) -> Tensor:
+    """How aligned headings or phases are: ``r = |mean over agents of exp(i theta)|`` (Kuramoto 1975). O(N).
+
+    Args:
+        angle: ``[*, N]`` radians.
+        alive: ``[*, N]`` bool.
+
+    Returns:
+        ``[*]`` in [0, 1]: 1 where all point the same way, about ``sqrt(pi / (4 n))`` for random angles.
+
+    >>> phase_synchrony(torch.tensor([0.0, torch.pi / 2])).item() ** 2
+    0.5
+    """
+    angle, alive = _with_mask(angle, alive)
+    angle = torch.where(alive, angle, 0).double()
+    parts = (torch.where(alive, part, 0.0).sum(-1) for part in (angle.cos(), angle.sin()))
+    return (torch.hypot(*parts) / alive.sum(-1)).float()
+
+
+def team_entropy(logits: Array, alive: Array | None = None) -> Tensor:
+    """Entropy of the joint action of agents that choose independently in a state: ``sum over i of H(pi_i)``.
+
+    Shannon 1948. The joint entropy over many states is that of all actions less their :func:`total_correlation`. O(N
+    K).
+
+    Args:
+        logits: ``[*, N, K]`` unnormalised log-probabilities, ``-inf`` for forbidden choices.
+        alive: ``[*, N]`` bool.
+
+    Returns:
+        ``[*]`` nats, in ``[0, n ln K]``; 0 where nobody chooses.
+
+    >>> round(team_entropy(torch.zeros(2, 4)).item(), 4)
+    2.7726
+    """
+    logits, alive = _with_mask(logits, alive, trailing=1)
+    log_p = torch.where(alive.unsqueeze(-1), logits, 0).double().log_softmax(-1)
+    each = torch.where(log_p.isneginf(), 0.0, -log_p.exp() * log_p).sum(-1)
+    return torch.where(alive, each, 0.0).sum(-1).float()
+
+
 def total_correlation(action: Array, alive: Array | None = None) -> Tensor:
     """How far joint behaviour is from independent: ``sum_i H(a_i) - H(a_1, ..., a_N)`` (Watanabe 1960).
 
@@ -161,39 +202,6 @@ def disagreement_energy(x: Array, topology: Topology, alive: Array | None = None
     return (apart.square().sum((-1, -2)) / 2).float()
 
 
-def modularity(label: Array, topology: Topology, resolution: float = 1.0, alive: Array | None = None) -> Tensor:
-    """How much denser links are inside groups than expected (Newman and Girvan 2004).
-
-    ``Q = (1 / 2m) sum over i, j of (A_ij - resolution k_i k_j / 2m) [l_i = l_j]``; O(N + E).
-
-    Args:
-        label: ``[*, N]`` integers, the group of each agent.
-        topology: Undirected.
-        resolution: Weight of the expected links; raising it favours smaller groups.
-        alive: ``[*, N]`` bool; links at a dead agent do not count.
-
-    Returns:
-        ``[*]`` in [-1/2, 1) at resolution 1; NaN without links.
-
-    Raises:
-        ValueError: If the topology has one-way edges.
-
-    >>> modularity(torch.tensor([0, 0, 1, 1]), Topology([[0, 1, 2, 3], [1, 0, 3, 2]], 4)).item()
-    0.5
-    """
-    if not topology.is_undirected:
-        raise ValueError(f"modularity: needs an undirected graph, {topology.name!r} has one-way edges")
-    label, alive = _with_mask(label, alive)
-    sender, receiver = topology.edges_on(label.device)
-    group = torch.where(alive, label, label.max()).unique(return_inverse=True)[1]
-    up = (alive[..., sender] & alive[..., receiver]).double()
-    ends = up.sum(-1)
-    inside = (up * (group[..., sender] == group[..., receiver])).sum(-1)
-    degree = up.new_zeros(*label.shape[:-1], int(group.max()) + 1)
-    degree = degree.scatter_add(-1, group[..., receiver], up)
-    return (inside / ends - resolution * (degree.square().sum(-1) / ends.square())).float()
-
-
 # -- what they get -----------------------------------------------------------------------------------------------------
 
 
@@ -251,6 +259,28 @@ def load_balance(x: Array, alive: Array | None = None) -> Tensor:
     n, x = alive.sum(-1), torch.where(alive, x, 0).double()
     total = x.sum(-1)
     return torch.where(total == 0, n / n, n * x.amax(-1) / total).float()
+
+
+def load_variation(x: Array, alive: Array | None = None) -> Tensor:
+    """How unevenly load is spread: the coefficient of variation, standard deviation over mean (Pearson 1896). O(N).
+
+    Its square is ``1 / jain - 1``.
+
+    Args:
+        x: ``[*, N]`` loads, not negative.
+        alive: ``[*, N]`` bool.
+
+    Returns:
+        ``[*]`` in ``[0, sqrt(n - 1)]``: 0 if all are equal (or all zero), ``sqrt(n - 1)`` if one carries everything.
+
+    >>> load_variation(torch.tensor([1.0, 1.0, 1.0, 5.0])).item() ** 2
+    0.75
+    """
+    x, alive = _with_mask(x, alive)
+    n, x = alive.sum(-1), torch.where(alive, x, 0).double()
+    mean = x.sum(-1) / n
+    spread = torch.where(alive, x - mean.unsqueeze(-1), 0.0).square().sum(-1) / n
+    return torch.where(mean == 0, 0.0, spread.sqrt() / mean).float()
 
 
 # -- how they differ ---------------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from coordination.channel.ledger import sum_by
-from coordination.channel.links import endpoints
 from coordination.graph import Graph
+from coordination.links import endpoints
 
 Array = Tensor | np.ndarray
 

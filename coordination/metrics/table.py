@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from coordination.channel.ledger import sum_by
-from coordination.channel.links import at_ends, endpoints
+from coordination.coalition.community import modularity
+from coordination.links import at_ends, endpoints
 from coordination.metrics import behaviour
 from coordination.metrics.resilience import percolation_robustness
 from coordination.metrics.roles import adjusted_rand, role_information
@@ -25,6 +26,7 @@ from coordination.names import unknown
 from coordination.signals.base import Trajectory, team_sum
 from coordination.signals.temporal import steadiness
 from coordination.topology import Topology
+from coordination.topology.robustness import max_robustness
 
 SPECTRAL_LIMIT = 2000  # agents; eigenvalues of larger graphs can take minutes
 
@@ -153,6 +155,11 @@ def _has_coalitions(trajectory: Trajectory) -> str | None:
     return None if "coalition" in trajectory.info else "needs labels [*, N] under the name coalition in info"
 
 
+def _has_topology(trajectory: Trajectory) -> str | None:
+    topology = trajectory.graph.topology
+    return None if topology is not None and topology.num_edges > 0 else "needs one graph shared by all samples"
+
+
 def _has_undirected(trajectory: Trajectory) -> str | None:
     topology = trajectory.graph.topology
     fits = topology is not None and topology.is_undirected and topology.num_edges > 0
@@ -180,9 +187,7 @@ def _coalition(trajectory: Trajectory) -> Tensor:
 
 
 def _modularity(trajectory: Trajectory) -> Tensor:
-    label, n = _coalition(trajectory), trajectory.num_agents
-    alone = n + torch.arange(n, device=label.device)  # agents in no coalition are groups of one
-    return behaviour.modularity(torch.where(label < 0, alone, label), _topology(trajectory), alive=trajectory.alive)
+    return modularity(_coalition(trajectory), _topology(trajectory), alive=trajectory.alive)
 
 
 def _first_component(trajectory: Trajectory) -> Tensor:
@@ -195,11 +200,47 @@ def _synchrony(trajectory: Trajectory) -> Tensor:
     return behaviour.action_synchrony(choice, int(choice.max()) + 1, acting)
 
 
-def _team_entropy(trajectory: Trajectory) -> Tensor:
+def _policies(trajectory: Trajectory) -> tuple[Tensor, Tensor]:
+    """Logits ``[*, N, K]`` and who chose by them."""
     assert trajectory.logits is not None
-    log_p = trajectory.logits.log_softmax(-1)
-    each = torch.where(log_p.isneginf(), 0.0, -log_p.exp() * log_p).sum(-1)
-    return torch.where(trajectory.acting & trajectory.alive, each, 0.0).sum(-1)
+    return trajectory.logits, trajectory.acting & trajectory.alive
+
+
+def _team_entropy(trajectory: Trajectory) -> Tensor:
+    return behaviour.team_entropy(*_policies(trajectory))
+
+
+def _policy_diversity(trajectory: Trajectory) -> Tensor:
+    logits, acting = _policies(trajectory)
+    return behaviour.categorical_diversity(logits.softmax(-1), acting)
+
+
+def _has_values(trajectory: Trajectory) -> str | None:
+    value = trajectory.info.get("value")
+    shape = trajectory.reward.shape
+    if value is None or value.shape[: len(shape)] != shape or len(shape) < 2 or value.ndim > len(shape) + 1:
+        return "needs what agents hold, time first, [T, *, N] or [T, *, N, D] under the name value in info"
+    return None
+
+
+def _has_values_and_links(trajectory: Trajectory) -> str | None:
+    return _has_values(trajectory) or _has_undirected(trajectory)
+
+
+def _values(trajectory: Trajectory) -> Tensor:
+    value = trajectory.info["value"]
+    return value if value.ndim > trajectory.reward.ndim else value.unsqueeze(-1)
+
+
+def _disagreement(trajectory: Trajectory) -> Tensor:
+    return behaviour.disagreement_energy(_values(trajectory), _topology(trajectory), trajectory.alive)
+
+
+def _consensus_error(trajectory: Trajectory) -> Tensor:
+    """``[T-1, *]`` against the first step, over agents that lived at both."""
+    value = _values(trajectory)
+    both = trajectory.alive[1:] & trajectory.alive[:1]
+    return behaviour.consensus_error(value[1:], value[:1].expand_as(value[1:]), both)
 
 
 def _per_agent(trajectory: Trajectory) -> tuple[Tensor, Tensor]:
@@ -248,11 +289,15 @@ METRICS: dict[str, Metric] = {
     "reward_gini": Metric(_shares(behaviour.gini), "share", 0, 1),
     "reward_jain": Metric(_shares(behaviour.jain), "share", 0, 1),
     "reward_load_balance": Metric(_shares(behaviour.load_balance), "times the mean", 1),
+    "reward_variation": Metric(_shares(behaviour.load_variation), "times the mean", 0),
     "action_synchrony": Metric(_synchrony, "share", 0, 1, _discrete),
     "total_correlation": Metric(
         lambda t: behaviour.total_correlation(_first_component(t), t.acting & t.alive), "nats", 0, lacks=_few
     ),
     "team_entropy": Metric(_team_entropy, "nats", 0, lacks=_has_logits),
+    "policy_diversity": Metric(_policy_diversity, "total variation", 0, 1, _has_logits),
+    "disagreement_energy": Metric(_disagreement, "squared value", 0, lacks=_has_values_and_links),
+    "consensus_error": Metric(_consensus_error, "of the first", 0, lacks=_has_values),
     "temporal_coherence": Metric(_steadiness, "similarity", -1, 1, _has_actions),
     "role_information": Metric(
         lambda t: role_information(torch.where(t.acting & t.alive, _first_component(t), -1)), "nats", 0, lacks=_discrete
@@ -264,6 +309,9 @@ METRICS: dict[str, Metric] = {
         lambda t: torch.tensor(_topology(t).lambda2()), "", 0, lacks=_has_undirected, limit=SPECTRAL_LIMIT
     ),
     "spectral_gap": Metric(lambda t: torch.tensor(1 - _topology(t).slem()), "", 0, 1, _has_undirected, SPECTRAL_LIMIT),
+    "robustness": Metric(
+        lambda t: torch.tensor(float(max_robustness(_topology(t)))), "r of r-robust", 0, lacks=_has_topology, limit=12
+    ),
     "percolation_robustness": Metric(
         lambda t: torch.tensor(percolation_robustness(_topology(t))), "share", 0, 0.5, _has_undirected, 20_000
     ),

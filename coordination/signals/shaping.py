@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from coordination.channel.ledger import sum_by
-from coordination.channel.links import at_ends, endpoints
+from coordination.links import at_ends, endpoints
 from coordination.signals.base import Trajectory
 
 

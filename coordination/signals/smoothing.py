@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from coordination.channel.links import at_ends
 from coordination.coalition import Coalitions
 from coordination.consensus.links import mix
+from coordination.links import at_ends
 from coordination.signals.base import Trajectory
 from coordination.topology import MIXING
 

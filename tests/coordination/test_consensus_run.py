@@ -34,6 +34,7 @@ from coordination.graph import Graph
 from coordination.topology import Topology
 
 CIRCLE = topology(nx.cycle_graph(8))
+GENERATOR = torch.Generator().manual_seed(0)
 
 
 def parabola(x: torch.Tensor) -> torch.Tensor:
@@ -140,7 +141,7 @@ def test_disagreement_ignores_the_dead():
     assert disagreement(x, alive).tolist() == [4.0, 0.0]
 
 
-def test_channels_lose_and_count_but_do_not_change_messages():
+def test_channels_lose_and_count_messages():
     x = torch.arange(8.0).expand(2, 8)
     generator = torch.Generator().manual_seed(0)
     apart = run(Averaging(), x, CIRCLE, rounds=300, channel=Partition([0] * 4 + [1] * 4))
@@ -149,9 +150,47 @@ def test_channels_lose_and_count_but_do_not_change_messages():
     assert (lossy.value == 7).all()
     assert lossy.ledger.sent[..., 0].sum() == 2 * 16 * 100
     assert (lossy.ledger.imbalance() == 0).all()
-    for stage in (Noise(0.1), Quantise(8), Delay(1)):
-        with pytest.raises(ValueError, match="run can lose messages, not change them"):
-            run(Averaging(), x, CIRCLE, rounds=1, channel=stage, generator=generator)
+
+
+@pytest.mark.parametrize("protocol", [Averaging("mh", lazy=0.25), Extremum(), Resilient("wmsr", 1)])
+def test_messages_that_arrive_as_they_were_sent_make_the_same_round(protocol):
+    x = torch.randn(3, 8, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    own = Graph.from_edges(CIRCLE.edges.expand(3, 2, 16), 8)
+    for graph in (CIRCLE, own):
+        plain = run(protocol, x, graph, rounds=4, feature_dims=1)
+        through = run(protocol, x, graph, rounds=4, feature_dims=1, channel=Delay(0))
+        assert torch.allclose(through.value, plain.value)
+        down = run(protocol, x, graph, rounds=4, feature_dims=1, channel=Delay(0) | Drop(1.0), generator=GENERATOR)
+        assert torch.allclose(down.value, x)
+
+
+def test_averaging_of_late_and_rounded_messages_by_hand():
+    pair, x = Topology([[0, 1], [1, 0]], 2), torch.tensor([0.0, 1.0], dtype=torch.float64)
+    weight = Averaging(torch.tensor([0.25, 0.25], dtype=torch.float64))
+    late = run(weight, x, pair, rounds=3, channel=Delay(1)).value  # nothing, then (1, 0), then again (1, 0)
+    assert late.tolist() == [0.25 + 0.25 * 0.75, 0.75 * 0.75]
+    rounded = run(weight, x, pair, rounds=1, channel=Quantise(1, 0.0, 1.0))  # levels 1/4 and 3/4
+    assert rounded.value.tolist() == [0.25 * 0.75, 1 - 0.25 * 0.75]
+    assert rounded.ledger.sent[:, 1].tolist() == [1, 1]  # one bit each
+    noisy = run(weight, x.expand(20_000, 2), pair, rounds=1, channel=Noise(2.0), generator=GENERATOR).value
+    assert noisy.mean(0).tolist() == pytest.approx([0.25, 0.75], abs=0.02)
+    assert noisy.std(0).tolist() == pytest.approx([0.5, 0.5], rel=0.03)
+
+
+def test_late_messages_delay_agreement():
+    x = torch.arange(8.0)
+    assert (run(Extremum(), x, CIRCLE, rounds=4 * 3, channel=Delay(2)).value == 7).all()  # a hop takes three rounds
+    assert (run(Extremum(), x, CIRCLE, rounds=4 * 3 - 1, channel=Delay(2)).value == 7).sum() == 7
+    late = run(Averaging(), x, CIRCLE, tol=1e-5, channel=Delay(2, jitter=2), generator=GENERATOR)
+    assert late.converged
+    assert 0 < late.value[0] < 7
+    assert late.rounds > run(Averaging(), x, CIRCLE, tol=1e-5).rounds
+
+
+def test_what_needs_true_messages_refuses_others():
+    for protocol in (PushSum(), Chebyshev(), Gossip(), EXTRA(parabola, 0.1)):
+        with pytest.raises(ValueError, match=f"{type(protocol).__name__}: cannot use messages that a channel changes"):
+            run(protocol, torch.zeros(8), CIRCLE, rounds=1, channel=Delay(1), generator=GENERATOR)
 
 
 def test_graphs_of_each_sample():

@@ -1,4 +1,4 @@
-"""Edges of a batch of graphs seen as links: who is at the ends, and which link of last step is which one now."""
+"""Edges of a batch of graphs seen as links: who is at the ends, and which link of the last step is which one now."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ import torch
 from torch import Tensor
 
 from coordination.graph import Graph
+from coordination.topology.base import Topology
 
 
-def endpoints(graph: Graph, device: torch.device) -> tuple[Tensor, Tensor]:
+def as_graph(graph: Topology | Graph) -> Graph:
+    """The argument as a :class:`Graph`."""
+    return Graph(topology=graph) if isinstance(graph, Topology) else graph
+
+
+def endpoints(graph: Topology | Graph, device: torch.device) -> tuple[Tensor, Tensor]:
     """Sender and receiver of every edge: ``[E]`` on a shared topology, else ``[*, E]`` with N at padded edges."""
+    graph = as_graph(graph)
     if graph.topology is not None:
         sender, receiver = graph.topology.edges_on(device)
         return sender, receiver
@@ -31,7 +38,7 @@ def receiving(graph: Graph, device: torch.device) -> Tensor:
     return torch.cat([graph.row_start.diff(dim=-1), padded], -1)
 
 
-def at_ends(x: Tensor, graph: Graph, side: Literal["sender", "receiver"], feature_dims: int = 0) -> Tensor:
+def at_ends(x: Tensor, graph: Topology | Graph, side: Literal["sender", "receiver"], feature_dims: int = 0) -> Tensor:
     """Values of the agents at one end of every edge, zero (False) at padding.
 
     Args:
@@ -45,7 +52,7 @@ def at_ends(x: Tensor, graph: Graph, side: Literal["sender", "receiver"], featur
     """
     agent = endpoints(graph, x.device)[0 if side == "sender" else 1]
     axis = -1 - feature_dims
-    if graph.topology is not None:  # without padding
+    if as_graph(graph).topology is not None:  # without padding
         return x.index_select(axis, agent)
     lead = x.shape[:axis]
     sink = x.new_zeros(*lead, 1, *x.shape[x.ndim + axis + 1 :])
