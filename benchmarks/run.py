@@ -35,7 +35,7 @@ def run_one(task: str, seed: int) -> None:
     from tasks import TASKS
 
     import marl
-    from marl.run import Run
+    from marl.runs.run import Run
 
     with tempfile.TemporaryDirectory() as folder:
         run = marl.train(**TASKS[task], seed=seed, threads=1, run_dir=Path(folder) / "run")
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--one", action="store_true", help="run the one seed of the one task in this process")
     args = parser.parse_args()
-    from marl.seeds import parse_seeds
+    from marl.runs.seeds import parse_seeds
 
     seeds = parse_seeds(int(args.seeds) if args.seeds.isdigit() else args.seeds)
     if args.one:

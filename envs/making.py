@@ -19,7 +19,7 @@ from envs.door import suits
 from envs.door.source import Source, is_import_path
 from envs.graphs import GraphSetting
 from envs.native import NativeEnv, Task
-from envs.native_parallel import NativeParallel
+from envs.native.parallel import NativeParallel
 from envs.wrappers import HideColumns, WithGraph
 
 HIDE = "hide"

@@ -4,10 +4,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from marl.api import load, resume, train
-    from marl.run import Run
+    from marl.runs.api import load, resume, train
+    from marl.runs.run import Run
 
-_LAZY = {"train": "marl.api", "resume": "marl.api", "load": "marl.api", "Run": "marl.run"}
+_LAZY = {"train": "marl.runs.api", "resume": "marl.runs.api", "load": "marl.runs.api", "Run": "marl.runs.run"}
 
 __all__ = ["Run", "load", "resume", "train"]
 

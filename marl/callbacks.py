@@ -9,9 +9,9 @@ from typing import Any
 
 from coordination import rng
 from envs.base import VectorEnv
-from marl.checkpoint import Checkpoints
 from marl.networks.policy import Policy
 from marl.report.evaluate import evaluate, network_act
+from marl.storage.checkpoint import Checkpoints
 from marl.trainer import Progress
 
 

@@ -43,20 +43,20 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a policy, evaluate it, and leave a run folder with report.html."""
-    from marl.folders import run_folders
-    from marl.seeds import plan
+    from marl.runs.folders import run_folders
+    from marl.runs.seeds import plan
 
     with errors():
         if resume is not None:
             if config:
                 raise ValueError(f"--resume takes no settings, got {' '.join(config)}; the run folder has them all")
             run_folders(resume)
-            from marl.api import resume_runs
+            from marl.runs.api import resume_runs
 
             runs = resume_runs(resume)
         else:
             experiments = plan(_keys(config or []))  # mistakes are answered before torch is loaded
-            from marl.api import train_all
+            from marl.runs.api import train_all
 
             runs = train_all(*experiments)
         for run in runs:
@@ -86,7 +86,7 @@ def evaluate(
     Settings of the environment (env, env_args, graph, wrappers) may be changed: the same weights are then tested there.
     """
     from marl.config import parse_overrides
-    from marl.run import Run
+    from marl.runs.run import Run
 
     with errors():
         found = Run(run).evaluate(episodes, which=checkpoint, seed=seed, **parse_overrides(pairs or []))
@@ -112,7 +112,7 @@ def simulate(
 ) -> None:
     """Run a population without learning: rate, returns and coordination metrics."""
     from marl.config import parse_overrides
-    from marl.simulate import simulate as run_simulation
+    from marl.runs.simulate import simulate as run_simulation
 
     with errors():
         result = run_simulation(env, policy, copies, steps, seed, parse_overrides(pairs or []))
@@ -132,8 +132,8 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write one HTML report over one or many runs."""
-    from marl.folders import run_folders
     from marl.report.html import write_report
+    from marl.runs.folders import run_folders
 
     with errors():
         path = write_report([folder for run in runs for folder in run_folders(run)], out)
@@ -146,7 +146,7 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """Show what there is: environments, algorithms, graphs, signals."""
-    from marl.catalogue import catalogue
+    from marl.runs.catalogue import catalogue
 
     with errors():
         tables = catalogue(what)

@@ -20,12 +20,12 @@ from envs.base import VectorEnv
 from envs.spec import AgentSpec
 from marl.algorithms.base import Algorithm, Setting
 from marl.callbacks import Evaluator, Saver
-from marl.checkpoint import Checkpoints
 from marl.collector import Collector
 from marl.config import ConfigError
 from marl.recipes import RECIPES
 from marl.report.log import RunLog
 from marl.settings import Settings
+from marl.storage.checkpoint import Checkpoints
 from marl.trainer import Callback, Trainer
 
 MAX_EVALUATION_COPIES = 50

@@ -13,7 +13,6 @@ from markupsafe import Markup
 
 from marl.report import drawing, plots, style
 from marl.report.episode import METRICS
-from marl.report.files import write_atomic
 from marl.report.log import COUNTERS
 from marl.report.plots import Line, Score, number
 from marl.report.runs import Comparison, Recipe, RunData, compare, flat_config, read_run
@@ -26,6 +25,7 @@ from marl.report.statistics import (
     smooth,
     summary,
 )
+from marl.storage.files import write_atomic
 
 BASELINES = ("random", "scripted")
 _TRAINED = ("greedy", "stochastic")

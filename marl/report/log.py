@@ -23,7 +23,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyright: ign
 from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from marl.report.files import AppendFile, write_atomic
+from marl.storage.files import AppendFile, write_atomic
 
 COUNTERS = ("iteration", "env_steps", "agent_steps")
 Row = Mapping[str, Any]

@@ -10,15 +10,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_graphs import connected, relabelled, topology
+from small_graphs import EIGHT, connected, cut_grid, eight, fifty, relabelled, topology
 
 from coordination.consensus import Averaging, both_ways, convergence_factor, mix, rounds_to, run
 from coordination.consensus.links import edge_weights, opposite
 from coordination.graph import Graph
 from coordination.topology import Topology
 
-# CVX, examples/graph_laplacian: the 8-node graph of small_example.m (0-based) and the grid of cut_grid_data.m
-EIGHT = ((0, 1), (0, 4), (1, 2), (1, 3), (1, 6), (1, 7), (2, 3), (2, 6), (3, 7), (4, 5), (4, 6), (5, 6), (6, 7))
 FASTEST = (
     0.50255,
     0.43226,
@@ -34,33 +32,21 @@ FASTEST = (
     0.41934,
     0.33811,
 )
-CUT = "49-41 50-42 16-8 24-16 15-7 23-15 21-13 13-5 22-14 14-6 51-43 52-44 53-45 54-46 42-41 34-33 26-25"
 
 
-def eight() -> Topology:
-    return Topology(np.array([*EIGHT, *((j, i) for i, j in EIGHT)]).T, 8)
-
-
-def cut_grid() -> Topology:
-    """Nodes 1..64 in columns of eight; a link where the squared distance is below 2, but for those cut."""
-    grid = nx.Graph()
-    grid.add_nodes_from(range(1, 65))
-    grid.add_edges_from((8 * c + r, 8 * c + r + 1) for c in range(8) for r in range(1, 8))
-    grid.add_edges_from((8 * c + r, 8 * c + r + 8) for c in range(7) for r in range(1, 9))
-    grid.remove_edges_from(tuple(map(int, pair.split("-"))) for pair in CUT.split())
-    return topology(grid)
-
-
-@pytest.mark.parametrize(("kind", "expected"), [("mh", 0.7743), ("max_degree", 0.7793), ("best_constant", 0.7119)])
-def test_cvx_table_of_the_small_graph(kind, expected):
-    assert convergence_factor(eight(), kind) == pytest.approx(expected, abs=5e-5)
-
-
-@pytest.mark.parametrize(("kind", "expected"), [("mh", 0.9917), ("max_degree", 0.9927), ("best_constant", 0.9921)])
-def test_cvx_table_of_the_cut_grid(kind, expected):
-    grid = cut_grid()
-    assert (grid.num_agents, grid.num_edges) == (64, 2 * 95)
-    assert convergence_factor(grid, kind) == pytest.approx(expected, abs=5e-5)
+@pytest.mark.parametrize(
+    ("graph", "links", "expected"),
+    [
+        (eight(), 13, (0.7743, 0.7793, 0.7119)),
+        (fifty(), 200, (0.9489, 0.9706, 0.9470)),
+        (cut_grid(), 95, (0.9917, 0.9927, 0.9921)),
+    ],
+)
+def test_the_published_table(graph, links, expected):
+    """CVX, examples/graph_laplacian; the two optimal columns are in test_weights.py."""
+    assert graph.num_edges == 2 * links
+    factors = [convergence_factor(graph, kind) for kind in ("mh", "max_degree", "best_constant")]
+    assert factors == pytest.approx(expected, abs=5e-5)
 
 
 def test_the_two_metropolis_conventions_differ():

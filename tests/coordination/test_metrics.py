@@ -190,6 +190,9 @@ MASKED = {
         torch.stack([x, 2 * x + 1, x - 1]), None if alive is None else torch.stack([alive] * 3)
     ),
     "consensus_error": lambda x, alive: metrics.consensus_error(x**2, x, alive),
+    "phase_synchrony": lambda x, alive: metrics.phase_synchrony(x[..., 0], alive),
+    "team_entropy": metrics.team_entropy,
+    "load_variation": lambda x, alive: metrics.load_variation(x[..., 0].abs(), alive),
     "gini": lambda x, alive: metrics.gini(x[..., 0].abs(), alive),
     "jain": lambda x, alive: metrics.jain(x[..., 0].abs(), alive),
     "load_balance": lambda x, alive: metrics.load_balance(x[..., 0].abs(), alive),
@@ -220,7 +223,7 @@ def test_order_of_agents_does_not_matter(name, seed):
     torch.testing.assert_close(MASKED[name](x[:, order], alive[:, order]), MASKED[name](x, alive))
 
 
-@pytest.mark.parametrize("name", sorted(MASKED.keys() - {"gini", "jain", "load_balance"}))
+@pytest.mark.parametrize("name", sorted(MASKED.keys() - {"gini", "jain", "load_balance", "team_entropy"}))
 def test_nobody_alive_is_not_a_number(name):
     x, alive = sample(0)
     assert MASKED[name](x, torch.zeros_like(alive)).isnan().all()
@@ -228,7 +231,7 @@ def test_nobody_alive_is_not_a_number(name):
 
 def test_fairness_among_nobody_is_not_a_number():
     nobody = torch.zeros(3, dtype=torch.bool)
-    for fairness in (metrics.gini, metrics.jain, metrics.load_balance):
+    for fairness in (metrics.gini, metrics.jain, metrics.load_balance, metrics.load_variation):
         assert fairness(torch.ones(3), nobody).isnan()
 
 

@@ -19,7 +19,7 @@ def trajectory(seed=0, topology=RING, steps=6, copies=3):
     return Trajectory.of(
         torch.where(alive, torch.rand(shape, generator=draw), torch.nan),
         topology,
-        {"coalition": torch.randint(2, shape, generator=draw)},
+        {"coalition": torch.randint(2, shape, generator=draw), "value": torch.rand(shape, generator=draw)},
         action=torch.randint(3, (*shape, 1), generator=draw),
         alive=alive,
         cut=(torch.rand(shape, generator=draw) < 0.1),
@@ -40,7 +40,10 @@ def test_rows_of_a_small_trajectory_by_hand():
     t = Trajectory.of(
         [[[1.0, 1.0, 1.0, 0.0]], [[1.0, 1.0, 1.0, 0.0]]],
         PAIRS,
-        {"coalition": torch.tensor([[[0, 0, 1, 1]], [[0, 1, 0, 1]]])},
+        {
+            "coalition": torch.tensor([[[0, 0, 1, 1]], [[0, 1, 0, 1]]]),
+            "value": torch.tensor([[[0.0, 2.0, 4.0, 6.0]], [[1.0, 2.0, 3.0, 6.0]]]),
+        },
         action=torch.tensor([[0, 0, 1, 1], [0, 0, 1, 2]]).reshape(2, 1, 4, 1),
         logits=torch.zeros(2, 1, 4, 3),
     )
@@ -56,6 +59,11 @@ def test_rows_of_a_small_trajectory_by_hand():
     assert table["coalition_churn"] == pytest.approx(1 - (0 - 2 * 2 / 6) / (2 - 2 * 2 / 6))
     assert table["coalition_modularity"] == pytest.approx((0.5 + -0.5) / 2)
     assert table["links_per_agent"] == 1
+    assert table["reward_variation"] == pytest.approx(1 / math.sqrt(3))
+    assert table["policy_diversity"] == 0
+    assert table["disagreement_energy"] == ((4 + 4) + (1 + 9)) / 2
+    assert table["consensus_error"] == pytest.approx(math.sqrt((4 + 1 + 0 + 9) / 20))
+    assert table["robustness"] == 0  # two pairs apart
     assert table["algebraic_connectivity"] == pytest.approx(0, abs=1e-9)
     assert table["percolation_robustness"] == pytest.approx((2 + 1 + 1) / 16)
 
@@ -104,12 +112,17 @@ def test_what_is_missing_is_left_out_or_named():
         "reward_gini",
         "reward_jain",
         "reward_load_balance",
+        "reward_variation",
         "links_per_agent",
     ]
     assert math.isnan(table["reward_gini"].value)  # shares of negative rewards mean nothing
     assert table["reward_gini"].samples == 0
     with pytest.raises(ValueError, match="metric 'team_entropy': needs logits"):
         evaluate(bare, ["team_entropy"])
+    with pytest.raises(ValueError, match="metric 'consensus_error': needs what agents hold, time first"):
+        evaluate(bare, ["consensus_error"])
+    with pytest.raises(ValueError, match="metric 'robustness': needs one graph shared by all samples"):
+        evaluate(bare, ["robustness"])
     with pytest.raises(ValueError, match="unknown metric 'alife'; did you mean 'alive'"):
         evaluate(bare, ["alife"])
 

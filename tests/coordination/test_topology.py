@@ -8,14 +8,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small_graphs import eight
 
 from coordination.topology import MIXING, SparseOperator, Topology, exponential, from_networkx, path, ring, star
-
-EIGHT = "01 12 23 04 17 13 45 46 26 37 56 67 16"  # 8 nodes, 13 links: Boyd's example in CVX, graph_laplacian
-
-
-def eight() -> Topology:
-    return from_networkx(nx.Graph([(int(a), int(b)) for a, b in EIGHT.split()]))
 
 
 def hypercube(dimension: int) -> Topology:

@@ -9,20 +9,34 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from small_graphs import connected, topology
+from small_graphs import connected, cut_grid, eight, fifty, topology
 
 from coordination.consensus import Averaging, convergence_factor, run
 from coordination.topology import Topology
 from coordination.topology.weights import optimal_weights
 
-EIGHT = ((0, 1), (0, 4), (1, 2), (1, 3), (1, 6), (1, 7), (2, 3), (2, 6), (3, 7), (4, 5), (4, 6), (5, 6), (6, 7))
 
-
-@pytest.mark.parametrize(("kind", "expected"), [("fdla", 0.6433), ("fmmc", 0.6810)])
-def test_cvx_table_of_the_small_graph(kind, expected):
+@pytest.mark.parametrize(
+    ("graph", "kind", "expected"),
+    [
+        (eight(), "fdla", 0.6433),
+        (eight(), "fmmc", 0.6810),
+        (fifty(), "fdla", 0.9021),
+        (fifty(), "fmmc", 0.9152),
+        (cut_grid(), "fdla", 0.9883),
+        (cut_grid(), "fmmc", 0.9888),
+    ],
+)
+def test_the_published_table(graph, kind, expected):
+    """CVX, examples/graph_laplacian."""
     pytest.importorskip("cvxpy")
-    graph = Topology(np.array([*EIGHT, *((j, i) for i, j in EIGHT)]).T, 8)
-    assert convergence_factor(graph, kind) == pytest.approx(expected, abs=5e-5)
+    assert convergence_factor(graph, kind) == pytest.approx(expected, abs=6e-5)
+
+
+@pytest.mark.parametrize("kind", ["fdla", "fmmc"])
+def test_optimal_weights_average(kind):
+    pytest.importorskip("cvxpy")
+    graph = eight()
     assert graph.mixing(kind).is_doubly_stochastic()
     weights = graph.mixing(kind).dense()
     assert (weights.min() < -0.03) == (kind == "fdla")

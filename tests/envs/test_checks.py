@@ -13,11 +13,11 @@ from pettingzoo import ParallelEnv
 from toy_tasks import Fading
 
 from envs.checks import check
+from envs.checks.rules import space_fault
 from envs.door.errors import EnvError
 from envs.matrix.games import Climbing, TwoStep
-from envs.native_parallel import NativeParallel
+from envs.native.parallel import NativeParallel
 from envs.particle.spread import Spread
-from envs.rules import space_fault
 
 
 class Good(ParallelEnv):

@@ -14,7 +14,7 @@ from toy_tasks import Fading
 
 from envs.matrix.games import Climbing, TwoStep
 from envs.native import NativeEnv
-from envs.native_parallel import NativeParallel
+from envs.native.parallel import NativeParallel
 from envs.particle.spread import Spread
 from envs.spaces import ActionSpec
 from envs.spec import AgentSpec

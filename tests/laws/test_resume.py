@@ -15,8 +15,8 @@ import torch
 
 import marl
 from coordination import tree
-from marl.checkpoint import Checkpoints
 from marl.report.log import read_metrics
+from marl.storage.checkpoint import Checkpoints
 
 COMMON: dict[str, Any] = {
     "num_envs": 4,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from marl.checkpoint import CheckpointError, Checkpoints
-from marl.report.files import RunWriteError
+from marl.storage.checkpoint import CheckpointError, Checkpoints
+from marl.storage.files import RunWriteError
 
 STATE = {
     "weights": {"a": torch.randn(3, 2), "b": torch.arange(4)},
@@ -92,7 +92,7 @@ def test_missing_checkpoints_and_other_formats_are_named(tmp_path: Path) -> None
 def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Checkpoints(tmp_path)
     store.save(1, STATE)
-    import marl.checkpoint as module
+    import marl.storage.checkpoint as module
 
     written: list[Path] = []
     real = module.write_atomic

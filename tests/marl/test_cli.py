@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from marl.checkpoint import Checkpoints
 from marl.cli import app
+from marl.storage.checkpoint import Checkpoints
 
 TINY = ["num_envs=4", "total_steps=200", "policy.hidden=[8]", "evaluate.final_episodes=4", "evaluate.every=0"]
 

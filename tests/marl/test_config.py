@@ -9,7 +9,7 @@ import yaml
 
 from marl.config import ConfigError, merge, parse_overrides, read_yaml
 from marl.networks.config import GraphConfig
-from marl.seeds import parse_seeds
+from marl.runs.seeds import parse_seeds
 from marl.settings import settings
 
 

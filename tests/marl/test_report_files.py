@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from marl.report.files import AppendFile, RunWriteError, write_atomic
+from marl.storage.files import AppendFile, RunWriteError, write_atomic
 
 resource = pytest.importorskip("resource", reason="limits of a process are a Unix thing")
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import yaml
 
-from marl.report.files import RunWriteError
 from marl.report.html import write_report
 from marl.report.log import RunLog
 from marl.report.runs import compare, read_run
+from marl.storage.files import RunWriteError
 
 VOID = {"meta", "img", "br", "path", "use", "rect", "circle", "stop", "link", "input"}
 AGENTS, STEPS = 3, 6

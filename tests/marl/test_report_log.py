@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from marl.report.files import RunWriteError
 from marl.report.log import RunLog, read_metrics
+from marl.storage.files import RunWriteError
 
 
 def row(iteration: int, wall: float = 1.5) -> dict:
@@ -107,7 +107,7 @@ def test_resume_that_cannot_write_leaves_the_log_alone(tmp_path: Path, monkeypat
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("marl.report.files.os.replace", refuse)
+    monkeypatch.setattr("marl.storage.files.os.replace", refuse)
     with pytest.raises(RunWriteError, match=r"cannot write .*metrics.jsonl: No space left on device"):
         RunLog(tmp_path).resume(1)
     assert path.read_bytes() == whole

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from marl.storage.checkpoint import Checkpoints
 from torch import Tensor
 
 import marl
@@ -17,6 +16,7 @@ from envs.spaces import ActionSpec, ObservationSpec
 from envs.spec import AgentSpec, Group
 from marl.batch import Batch
 from marl.episodes import EpisodeMeter
+from marl.storage.checkpoint import Checkpoints
 from marl.trainer import DivergedError
 
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from marl.checkpoint import Checkpoints
+from marl.storage.checkpoint import Checkpoints
 from marl.experiment import Experiment
-from marl.folders import new_folder, run_folders
+from marl.runs.folders import new_folder, run_folders
 from marl.report.progress import Progress as Display
-from marl.run import Run
-from marl.seeds import plan, run_side_by_side
+from marl.runs.run import Run
+from marl.runs.seeds import plan, run_side_by_side
 from marl.settings import Settings
 from marl.trainer import Progress
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from marl.config import ConfigError
-from marl.report.files import named_errors, write_atomic
+from marl.storage.files import named_errors, write_atomic
 from marl.settings import Settings
 
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from marl.config import ConfigError
-from marl.folders import stamped_folder
-from marl.report.files import write_atomic
+from marl.runs.folders import stamped_folder
+from marl.storage.files import write_atomic
 from marl.settings import Settings, settings
 
 POLL_SECONDS = 0.2

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from pettingzoo import ParallelEnv
 
+from envs.checks.rules import TOLD, Findings, Referee
 from envs.door.errors import EnvError, explain
 from envs.door.source import Source
-from envs.rules import TOLD, Findings, Referee
 from envs.spaces import UnsupportedSpaceError
 
 COMPARED = TOLD[:4]  # infos may hold the time of day

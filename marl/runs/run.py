@@ -13,16 +13,16 @@ from coordination import rng
 from envs import registry
 from envs.base import VectorEnv
 from envs.scripted import random_action
-from marl.actor import Actor, Translator
+from marl.runs.actor import Actor, Translator
 from marl.algorithms.base import Algorithm
-from marl.checkpoint import Checkpoints
+from marl.storage.checkpoint import Checkpoints
 from marl.config import ConfigError, read_yaml
 from marl.experiment import build_algorithm, evaluation_env, torch_threads
-from marl.folders import read_json
+from marl.runs.folders import read_json
 from marl.networks.policy import Policy
 from marl.report.episode import coordination_metrics, episode_record, known_columns
 from marl.report.evaluate import Act, Evaluation, evaluate, network_act, record
-from marl.report.files import write_atomic
+from marl.storage.files import write_atomic
 from marl.report.html import write_report
 from marl.report.log import read_metrics
 from marl.settings import Settings, settings

@@ -15,7 +15,7 @@ from envs.scripted import random_action
 from marl.config import ConfigError
 from marl.report.episode import coordination_metrics
 from marl.report.evaluate import Act, network_act, record
-from marl.run import Run
+from marl.runs.run import Run
 from marl.settings import settings
 
 KEYS = ("env_args", "num_agents", "graph", "wrappers", "workers")

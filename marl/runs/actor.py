@@ -14,7 +14,7 @@ from envs.adapters import ParallelVectorEnv
 from envs.base import VectorEnv, View
 from envs.door.layout import MASK, Layout, flat_mask
 from envs.native import NativeEnv
-from envs.native_parallel import NativeParallel
+from envs.native.parallel import NativeParallel
 from envs.wrappers import ViewWrapper
 from marl.networks.policy import Policy
 

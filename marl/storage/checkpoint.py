@@ -17,7 +17,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from marl.report.files import named_errors, write_atomic
+from marl.storage.files import named_errors, write_atomic
 
 FORMAT = 1
 TENSOR = "$tensor"
