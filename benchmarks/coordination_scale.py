@@ -3,6 +3,8 @@
     python benchmarks/coordination_scale.py                # every case
     python benchmarks/coordination_scale.py metropolis     # cases whose name contains a word
 
+Results are stored in ``benchmarks/results/coordination_scale.json``, by sending the output there.
+
 A case is a function that prepares (graphs and operators are built here, and not timed) and returns a :class:`Case`.
 Add yours to ``CASES``. (Not called coordination.py: run as a script, that name would hide the package.) Numbers count
 on an otherwise idle machine: the best of five runs is reported.
@@ -28,6 +30,8 @@ from coordination.coalition import BestResponse, CLink, Coalitions, Exact
 from coordination.consensus import Averaging, Chebyshev, Extremum, PushSum, run
 from coordination.credit import hop_credit
 from coordination.games import PairwiseGame, TabularGame, coalition_masks
+from coordination.metrics import evaluate
+from coordination.signals import Trajectory
 from coordination.topology import Topology, random_regular
 
 REPEATS = 5
@@ -129,6 +133,23 @@ def c_link_coalitions() -> Case:
     return Case(lambda: CLink().form(game), game.pair.nbytes, report=_share_of_bound)
 
 
+def metrics_of_a_trajectory() -> Case:
+    """Every metric that applies to 25 steps of 16 copies of 10,000 agents on 80,000 links, a tenth of them dead."""
+    steps, agents, draw = 25, 10_000, torch.Generator().manual_seed(0)
+    shape = (steps, BATCH, agents)
+    trajectory = Trajectory.of(
+        torch.rand(shape, generator=draw),
+        random_regular(agents, DEGREE, seed=0),
+        {"coalition": torch.randint(100, shape, generator=draw), "value": torch.randn(shape, generator=draw)},
+        action=torch.randint(5, (*shape, 1), generator=draw),
+        logits=torch.randn(*shape, 5, generator=draw),
+        alive=torch.rand(shape, generator=draw) < 0.9,
+    )
+    held = (trajectory.reward, trajectory.action, trajectory.logits, trajectory.alive, *trajectory.info.values())
+    size = sum(x.nbytes for x in held if x is not None)
+    return Case(lambda: evaluate(trajectory), size, {"seconds": 10.0}, lambda table: {"metrics": len(table)})
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "ten_metropolis_rounds": ten_metropolis_rounds,
     "ten_chebyshev_rounds": ten_chebyshev_rounds,
@@ -138,6 +159,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "optimal_structure_of_twenty_agents": optimal_structure_of_twenty_agents,
     "best_response_coalitions": best_response_coalitions,
     "c_link_coalitions": c_link_coalitions,
+    "metrics_of_a_trajectory": metrics_of_a_trajectory,
 }
 
 

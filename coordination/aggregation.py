@@ -12,10 +12,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from coordination.arrays import Array
+
 Convention = Literal["published", "byzfl"]
 
 
-def trimmed_mean(values: Tensor, f: int, mask: Tensor | None = None) -> Tensor:
+def trimmed_mean(values: Array, f: int, mask: Array | None = None) -> Tensor:
     """Coordinate-wise mean without the f largest and the f smallest values (Yin et al. 2018, arXiv 1803.01498).
 
     O(K log K D).
@@ -34,7 +36,7 @@ def trimmed_mean(values: Tensor, f: int, mask: Tensor | None = None) -> Tensor:
     >>> trimmed_mean(torch.tensor([[1.0], [2.0], [3.0], [100.0]]), 1)
     tensor([2.5000])
     """
-    mask = _checked(values, mask, f, 2 * f + 1, "trimmed_mean")
+    values, mask = _checked(values, mask, f, 2 * f + 1, "trimmed_mean")
     count = mask.sum(-1)
     ordered = _ordered(values, mask)
     rank = torch.arange(values.shape[-2], device=values.device)
@@ -42,7 +44,7 @@ def trimmed_mean(values: Tensor, f: int, mask: Tensor | None = None) -> Tensor:
     return torch.where(kept.unsqueeze(-1), ordered, 0.0).sum(-2) / (count - 2 * f).unsqueeze(-1)
 
 
-def median(values: Tensor, mask: Tensor | None = None) -> Tensor:
+def median(values: Array, mask: Array | None = None) -> Tensor:
     """Coordinate-wise median, the mean of the two middle values where their number is even; O(K log K D).
 
     Args:
@@ -55,14 +57,14 @@ def median(values: Tensor, mask: Tensor | None = None) -> Tensor:
     >>> median(torch.tensor([[1.0, 5.0], [2.0, 7.0], [90.0, 6.0]]))
     tensor([2., 6.])
     """
-    mask = _checked(values, mask, 0, 1, "median")
+    values, mask = _checked(values, mask, 0, 1, "median")
     count = mask.sum(-1)
     ordered = _ordered(values, mask)
     low, high = ((count - 1) // 2)[..., None, None], (count // 2)[..., None, None]
     return (ordered.take_along_dim(low, -2) + ordered.take_along_dim(high, -2)).squeeze(-2) / 2
 
 
-def geometric_median(values: Tensor, mask: Tensor | None = None, iterations: int = 100, smooth: float = 1e-6) -> Tensor:
+def geometric_median(values: Array, mask: Array | None = None, iterations: int = 100, smooth: float = 1e-6) -> Tensor:
     """The point with the least sum of distances, by smoothed Weiszfeld steps (Weiszfeld 1937; Pillutla et al. 2022).
 
     ``v <- sum_k b_k x_k / sum_k b_k``, ``b_k = 1 / max(smooth, |x_k - v|)``, starting at the coordinate-wise median;
@@ -80,7 +82,7 @@ def geometric_median(values: Tensor, mask: Tensor | None = None, iterations: int
     >>> geometric_median(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
     tensor([0.5000, 0.5000])
     """
-    mask = _checked(values, mask, 0, 1, "geometric_median")
+    values, mask = _checked(values, mask, 0, 1, "geometric_median")
     mask = mask & values.isfinite().all(-1)
     kept = torch.where(mask.unsqueeze(-1), values, 0.0)
     point = median(kept, mask | ~mask.any(-1, keepdim=True))
@@ -93,7 +95,7 @@ def geometric_median(values: Tensor, mask: Tensor | None = None, iterations: int
 
 
 def krum(
-    values: Tensor, f: int, mask: Tensor | None = None, convention: Convention = "published", average: int = 1
+    values: Array, f: int, mask: Array | None = None, convention: Convention = "published", average: int = 1
 ) -> Tensor:
     """Krum: the value whose nearest others are nearest (Blanchard et al. 2017, arXiv 1703.02757).
 
@@ -122,7 +124,7 @@ def krum(
     if average < 1:
         raise ValueError(f"average: must be at least 1, got {average}")
     needed = krum_needs(f, convention)
-    mask = _checked(values, mask, f, max(needed, average), f"krum ({convention})")
+    values, mask = _checked(values, mask, f, max(needed, average), f"krum ({convention})")
     closest = mask.sum(-1) - f - (2 if convention == "published" else 1)
     distance = torch.cdist(values, values, compute_mode="donot_use_mm_for_euclid_dist").square()
     distance = distance.nan_to_num(nan=torch.inf, posinf=torch.inf)
@@ -136,16 +138,22 @@ def krum(
 
 
 def krum_needs(f: int, convention: Convention = "published") -> int:
-    """Fewest values Krum is defined for: 2 f + 3 as published, f + 2 in byzfl."""
+    """Fewest values that Krum is defined for.
+
+    ``n >= 2 f + 3`` (Blanchard et al. 2017), ``n >= f + 2`` in byzfl; O(1).
+
+    >>> krum_needs(1), krum_needs(1, "byzfl")
+    (5, 3)
+    """
     return 2 * f + 3 if convention == "published" else f + 2
 
 
 def centred_clipping(
-    values: Tensor,
+    values: Array,
     radius: float,
-    start: Tensor | None = None,
+    start: Array | None = None,
     iterations: int = 1,
-    mask: Tensor | None = None,
+    mask: Array | None = None,
 ) -> Tensor:
     """``v <- v + mean_k (x_k - v) min(1, radius / |x_k - v|)`` (Karimireddy, He and Jaggi 2021, arXiv 2012.10333).
 
@@ -166,11 +174,11 @@ def centred_clipping(
     """
     if not radius > 0 or iterations < 1:
         raise ValueError(f"centred_clipping: needs radius > 0 and iterations >= 1, got {radius} and {iterations}")
-    mask = _checked(values, mask, 0, 1, "centred_clipping")
+    values, mask = _checked(values, mask, 0, 1, "centred_clipping")
     count = mask.sum(-1).unsqueeze(-1)
     finite = mask & values.isfinite().all(-1)
     kept = torch.where(finite.unsqueeze(-1), values, 0.0)
-    point = torch.zeros_like(kept[..., 0, :]) if start is None else start
+    point = torch.zeros_like(kept[..., 0, :]) if start is None else torch.as_tensor(start)
     for _ in range(iterations):
         away = torch.where(finite.unsqueeze(-1), kept - point.unsqueeze(-2), 0.0)
         distance = torch.linalg.vector_norm(away, dim=-1, keepdim=True)
@@ -179,7 +187,7 @@ def centred_clipping(
     return point
 
 
-def trimmed_around(own: Tensor, values: Tensor, f: int, mask: Tensor | None = None) -> Tensor:
+def trimmed_around(own: Array, values: Array, f: int, mask: Array | None = None) -> Tensor:
     """The W-MSR update: mean of one's own value and the neighbours' without the most extreme ones around it.
 
     Coordinate by coordinate, up to f values strictly above one's own and up to f strictly below it are dropped, the
@@ -197,9 +205,10 @@ def trimmed_around(own: Tensor, values: Tensor, f: int, mask: Tensor | None = No
     >>> trimmed_around(torch.tensor([0.0]), torch.tensor([[9.0], [1.0], [-1.0]]), 1)
     tensor([0.5000])
     """
-    mask = _checked(values, mask, f, 0, "trimmed_around")
+    values, mask = _checked(values, mask, f, 0, "trimmed_around")
     believed = values.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
     ordered = _ordered(believed, mask)
+    own = torch.as_tensor(own)
     centre = own.unsqueeze(-2)
     above = (mask.unsqueeze(-1) & (believed > centre)).sum(-2, keepdim=True).clamp(max=f)
     below = (mask.unsqueeze(-1) & (believed < centre)).sum(-2, keepdim=True).clamp(max=f)
@@ -208,8 +217,10 @@ def trimmed_around(own: Tensor, values: Tensor, f: int, mask: Tensor | None = No
     return (own + torch.where(kept, ordered, 0.0).sum(-2)) / (1 + kept.sum(-2))
 
 
-def _checked(values: Tensor, mask: Tensor | None, f: int, needed: int, rule: str) -> Tensor:
-    """The mask ``[*, K]``, after refusing wrong shapes and rows with fewer than ``needed`` values."""
+def _checked(values: Array, mask: Array | None, f: int, needed: int, rule: str) -> tuple[Tensor, Tensor]:
+    """Values, and the mask ``[*, K]``, after refusing wrong shapes and rows with fewer than ``needed`` values."""
+    values = torch.as_tensor(values)
+    mask = None if mask is None else torch.as_tensor(mask, device=values.device)
     if values.ndim < 2 or not values.is_floating_point():
         raise ValueError(f"values: expected floating point [*, K, D], got {values.dtype} {tuple(values.shape)}")
     if f < 0:
@@ -224,7 +235,7 @@ def _checked(values: Tensor, mask: Tensor | None, f: int, needed: int, rule: str
         fewest = int(mask.sum(-1).min()) if needed and mask.numel() else needed
     if fewest < needed:
         raise ValueError(f"{rule}: needs at least {needed} values for f = {f}, got {fewest}")
-    return mask
+    return values, mask
 
 
 def _ordered(values: Tensor, mask: Tensor) -> Tensor:

@@ -27,8 +27,9 @@ def endpoints(graph: Topology | Graph, device: torch.device) -> tuple[Tensor, Te
     return graph.edges[..., 0, :], graph.edges[..., 1, :]
 
 
-def receiving(graph: Graph, device: torch.device) -> Tensor:
+def receiving(graph: Topology | Graph, device: torch.device) -> Tensor:
     """Number of edges that enter each agent, and of padded edges: ``[N+1]`` or ``[*, N+1]`` int64, in edge order."""
+    graph = as_graph(graph)
     if graph.topology is not None:
         into = graph.topology.in_degree.to(device)
         return torch.cat([into, into.new_zeros(1)])

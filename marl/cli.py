@@ -89,7 +89,13 @@ def evaluate(
     from marl.runs.run import Run
 
     with errors():
-        found = Run(run).evaluate(episodes, which=checkpoint, seed=seed, **parse_overrides(pairs or []))
+        changes = parse_overrides(pairs or [])
+        given = {"env": changes["env"]} if "env" in changes else {}
+        try:
+            source = Run(run)
+        except ValueError:
+            source = Run(run, given)  # a run of a factory, which has no name of its own
+        found = source.evaluate(episodes, which=checkpoint, seed=seed, changes=changes)
         rows = {name: {"mean": e.mean, "standard_error": e.standard_error, "info": e.info} for name, e in found.items()}
         if as_json:
             print(json.dumps({"run": str(run), "episodes": episodes, "policies": rows}))

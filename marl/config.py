@@ -86,13 +86,18 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
         for parent in parents:
             child = node.get(parent, {})
             node[parent] = node = child if isinstance(child, dict) else {"name": child}
-        node[last] = value
+        old = node.get(last)
+        node[last] = {**old, "name": value} if isinstance(old, dict) and isinstance(value, str) else value
     return result
 
 
 def _number(value: Any) -> Any:
     """``1e-3`` and ``2e6`` are strings in YAML 1.1 (a dot is missing), but numbers to everyone else."""
-    if isinstance(value, str):
+    if isinstance(value, dict):
+        return {key: _number(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_number(child) for child in value]
+    if isinstance(value, str) and value[:1] in "+-.0123456789":
         try:
             number = float(value)
         except ValueError:
@@ -129,8 +134,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         data = yaml.safe_load(path.read_text())
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected a mapping of keys to values")
-    return {key: _number(value) for key, value in data.items()}
+    return _number(data)

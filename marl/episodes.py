@@ -36,7 +36,8 @@ class EpisodeMeter:
     def update(self, batch: Batch) -> dict[str, float]:
         """Means over the episodes that ended in this rollout; empty if none did. Reads back from the device."""
         over = batch.start[1:]  # [T, B]
-        total = self.running + (batch.reward @ self._members).cumsum(0)  # [T, B, C]
+        reward = torch.where(batch.view.alive[:-1], batch.reward, 0.0)  # an empty slot may hold anything
+        total = self.running + (reward @ self._members).cumsum(0)  # [T, B, C]
         steps = torch.arange(1, batch.steps + 1, device=over.device).unsqueeze(1)
         length = self.length + steps
         copy, at = over.T.nonzero().T  # episodes in order of copy, then time

@@ -78,7 +78,7 @@ class Experiment:
         saver = Saver(
             Checkpoints(folder / "checkpoints"), self.state_dict, self.settings.checkpoint_every, self.evaluator
         )
-        with RunLog(folder) as log, one_interrupt(self.trainer), torch_threads(self.settings.threads):
+        with RunLog(folder) as log, one_interrupt(self.trainer):
             log.resume(self.trainer.progress.iteration)
             logger = _Logger(log)
             first = () if self.evaluator is None else (self.evaluator,)
@@ -126,8 +126,9 @@ def make_env(settings: Settings, num_envs: int, workers: int, device: torch.devi
 
 
 def evaluation_env(settings: Settings, episodes: int, device: torch.device) -> VectorEnv:
-    """An environment for evaluation: as many copies as divide the episodes, up to 50, in this process."""
-    copies = next(c for c in range(min(episodes, MAX_EVALUATION_COPIES), 0, -1) if episodes % c == 0)
+    """An environment for evaluation in this process: copies that divide the episodes, no more than are trained on."""
+    most = min(episodes, settings.num_envs, MAX_EVALUATION_COPIES)
+    copies = next(c for c in range(most, 0, -1) if episodes % c == 0)
     return make_env(settings, copies, 0, device)
 
 

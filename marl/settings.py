@@ -137,8 +137,13 @@ def settings(keys: Mapping[str, Any]) -> Settings:
         ConfigError: With one line per mistake.
     """
     data = {name: value for name, value in keys.items() if value is not None}
+    for name in ("algorithm", "policy", "critic", "env_args", "evaluate"):
+        if not isinstance(data.get(name, {}), str | Mapping | Config):
+            raise ConfigError(f"{name}: expected a name or a mapping, got {data[name]!r}")
     if "num_agents" in data:
         data["env_args"] = {**(data.get("env_args") or {}), "num_agents": data.pop("num_agents")}
+    if isinstance(env := data.get("env"), str) and re.match(r"[^:]+\.py(:\w+)?$", env):
+        data["env"] = str(Path(env.partition(".py")[0] + ".py").resolve()) + env.partition(".py")[2]
     for name in ("policy", "critic", "algorithm"):
         if isinstance(data.get(name), str):
             data[name] = {"name": data[name]}

@@ -111,7 +111,16 @@ class Trainer:
         }
         bad = next((name for name, x in row.items() if not math.isfinite(x)), None)
         if bad is not None:
-            raise DivergedError(f"{bad} is {row[bad]} at iteration {progress.iteration}; lower the learning rate")
+            seen = rollout.view.alive[:-1]
+            finite = bool(
+                (rollout.reward.isfinite() | ~seen).all() and rollout.view.obs[rollout.view.alive].isfinite().all()
+            )
+            cause = (
+                "lower the learning rate"
+                if finite
+                else "the environment gave a reward or observation that is no number"
+            )
+            raise DivergedError(f"{bad} is {row[bad]} at iteration {progress.iteration}; {cause}")
         seconds = time.perf_counter() - began
         progress.wall_s += seconds
         phases = {"collect": collected - began, "learn": learned - collected, "other": seconds - (learned - began)}

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from coordination import tree
+from coordination.arrays import Array
 from coordination.channel.ledger import Ledger, pairs_by
 from coordination.channel.packet import Inbox, Packet
 from coordination.graph import Graph
-from coordination.links import at_ends, endpoints, follow
+from coordination.links import as_graph, at_ends, endpoints, follow
 from coordination.topology import Topology
 
 
@@ -132,13 +133,13 @@ class Channel:
 
     def send(
         self,
-        message: Tensor,
-        graph: Graph,
+        message: Array,
+        graph: Topology | Graph,
         state: ChannelState | None = None,
-        gate: Tensor | None = None,
+        gate: Array | None = None,
         generator: torch.Generator | None = None,
         *,
-        alive: Tensor | None = None,
+        alive: Array | None = None,
         bits: int | None = None,
         per_edge: bool = False,
     ) -> tuple[Inbox, ChannelState, Ledger]:
@@ -167,11 +168,13 @@ class Channel:
             TypeError: If the gate is not bool (multiply the message for a soft gate).
 
         >>> from coordination.channel import Delay
-        >>> channel, graph = Channel(Delay(1)), Graph(topology=Topology([[0, 1], [1, 0]], 2))
+        >>> channel, graph = Channel(Delay(1)), Topology([[0, 1], [1, 0]], 2)
         >>> _, state, _ = channel.send(torch.tensor([[5.0], [7.0]]), graph)
         >>> channel.send(torch.zeros(2, 1), graph, state)[0].sum(graph).flatten().tolist()
         [7.0, 5.0]
         """
+        message, graph = torch.as_tensor(message), as_graph(graph)
+        gate, alive = (None if x is None else torch.as_tensor(x, device=message.device) for x in (gate, alive))
         packet = self._enter(message, graph, gate, alive, per_edge, bits)
         if state is None:
             state = self.initial(message, graph, per_edge)

@@ -25,6 +25,11 @@ class Ledger:
     Attributes:
         sent, delivered, dropped, withheld, in_flight: ``[*, X, 2]`` int64, messages and bits.
         waited: ``[*, X]`` int64 steps spent on the way by all delivered messages; divided by those, the latency.
+
+    >>> pair = lambda messages: torch.tensor([[messages, 32 * messages]])
+    >>> ledger = Ledger(pair(5), pair(3), pair(1), pair(0), pair(1), torch.tensor([6]))
+    >>> ledger.imbalance().tolist(), ledger.latency.tolist()
+    ([[0, 0]], [2.0])
     """
 
     sent: Tensor = tree.axes("X 2")

@@ -11,6 +11,7 @@ from coordination import tree
 from coordination.channel.ledger import sum_by
 from coordination.graph import Graph
 from coordination.links import endpoints, receiving
+from coordination.topology.base import Topology
 
 
 @tree.struct
@@ -48,20 +49,24 @@ class Inbox:
         value: ``[*, E, D]`` the message that arrived on each edge; zero where none did.
         arrived: ``[*, E]`` bool.
         age: ``[*, E]`` int64 steps since it was sent; zero where none arrived.
+
+    >>> inbox = Inbox(torch.tensor([[5.0], [7.0]]), torch.tensor([True, True]), torch.tensor([0, 0]))
+    >>> inbox.sum(Topology([[0, 1], [1, 0]], 2)).flatten().tolist()
+    [5.0, 7.0]
     """
 
     value: Tensor = tree.axes("E D")
     arrived: Tensor = tree.axes("E")
     age: Tensor = tree.axes("E")
 
-    def sum(self, graph: Graph) -> Tensor:
+    def sum(self, graph: Topology | Graph) -> Tensor:
         """Sum of what arrives at every agent, ``[*, N, D]``; O(E D), differentiable."""
         *lead, _, dim = self.value.shape
         lengths = receiving(graph, self.value.device).expand(*lead, -1).reshape(-1)
         total = torch.segment_reduce(self.value.reshape(-1, dim), "sum", lengths=lengths, axis=0, initial=0.0)
         return total.reshape(*lead, -1, dim)[..., : graph.num_agents, :]
 
-    def mean(self, graph: Graph) -> Tensor:
+    def mean(self, graph: Topology | Graph) -> Tensor:
         """Mean of what arrives at every agent, ``[*, N, D]``; zero where nothing does."""
         _, receiver = endpoints(graph, self.value.device)
         count = sum_by(self.arrived.long(), receiver, graph.num_agents)

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from coordination.arrays import Array
 from coordination.channel.base import Stage
 from coordination.channel.packet import Packet
 from coordination.graph import Graph
@@ -61,8 +62,9 @@ class Quantise(Stage):
         """``bits`` per number times D."""
         return self.bits * dim
 
-    def __call__(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def __call__(self, x: Array, generator: torch.Generator | None = None) -> Tensor:
         """Quantise any tensor; the same shape."""
+        x = torch.as_tensor(x)
         inside = x.clamp(self.low, self.high)
         shift = 0.0
         if self.dither:

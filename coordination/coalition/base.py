@@ -117,6 +117,8 @@ class Former(Protocol):
 def canonical(label: Tensor | np.ndarray) -> Tensor:
     """Labels renumbered 0, 1, 2 ... in order of first appearance: equal partitions get equal labels.
 
+    Restricted growth strings (Hutchinson 1963).
+
     Args:
         label: ``[*, N]`` integers; negative means in no coalition and becomes -1.
 
@@ -137,7 +139,13 @@ def canonical(label: Tensor | np.ndarray) -> Tensor:
 
 
 def members(label: Tensor) -> Tensor:
-    """The coalitions of one partition as masks: ``[N]`` -> ``[C, N]`` bool, in order of first appearance."""
+    """The coalitions of one partition as masks: ``[N]`` -> ``[C, N]`` bool, in order of first appearance.
+
+    O(C N).
+
+    >>> members(torch.tensor([4, -1, 4, 2])).tolist()
+    [[True, False, True, False], [False, False, False, True]]
+    """
     label = canonical(label)
     masks = torch.zeros(int(label.max()) + 1 if label.numel() else 0, label.numel(), dtype=torch.bool)
     agent = (label >= 0).nonzero().flatten()
@@ -200,6 +208,8 @@ def form_batch(
     generator: torch.Generator | None = None,
 ) -> Coalitions:
     """Coalitions for every game of a batch, one after another.
+
+    O(number of games) times what the former costs.
 
     Args:
         former: How coalitions come about.

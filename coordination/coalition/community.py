@@ -9,6 +9,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from coordination.arrays import Array
 from coordination.coalition.base import Coalitions, canonical, finish, single
 from coordination.coalition.hedonic import starting_label
 from coordination.coalition.moving import move_to_rest
@@ -75,10 +76,10 @@ class Community:
 
 
 def modularity(
-    label: Tensor | np.ndarray,
+    label: Array,
     topology: Topology,
     resolution: float = 1.0,
-    alive: Tensor | np.ndarray | None = None,
+    alive: Array | None = None,
 ) -> Tensor:
     """Modularity, how much denser links are inside communities than expected.
 
@@ -104,6 +105,10 @@ def modularity(
     if not topology.is_undirected:
         raise ValueError(f"modularity: needs an undirected graph, {topology.name!r} has one-way edges")
     label = torch.as_tensor(label)
+    if label.is_floating_point() or label.ndim < 1 or label.shape[-1] != topology.num_agents:
+        raise ValueError(
+            f"label: expected integers [*, N] with N = {topology.num_agents}, got {label.dtype} {tuple(label.shape)}"
+        )
     alive = torch.ones_like(label, dtype=torch.bool) if alive is None else torch.as_tensor(alive)
     if alive.dtype != torch.bool or alive.shape != label.shape:
         raise ValueError(f"alive: expected bool {tuple(label.shape)}, got {alive.dtype} {tuple(alive.shape)}")

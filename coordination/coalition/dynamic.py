@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from coordination import tree
+from coordination.arrays import Array
 from coordination.coalition.base import Coalitions, Former, canonical, structure_value
 from coordination.games import Game
 from coordination.topology import Topology
@@ -45,6 +46,14 @@ class Dynamic:
         former: Makes the proposals, starting from the present coalitions where it can.
         switching_cost: Worth that one agent's move must gain; raising it lowers churn and delays changes.
         min_dwell: Steps an agent stays after a move.
+
+    >>> from coordination.coalition import BestResponse
+    >>> from coordination.games import PairwiseGame
+    >>> dynamic = Dynamic(BestResponse(), switching_cost=1.0)
+    >>> state = dynamic.init(PairwiseGame([0.0, 0.0], [[0], [1]], [3.0]))
+    >>> worse = PairwiseGame([0.0, 0.0], [[0], [1]], [-0.5])  # parting would gain half, and costs one
+    >>> dynamic.step(state, worse).coalitions.label.tolist()
+    [0, 0]
     """
 
     former: Former
@@ -80,11 +89,13 @@ class Dynamic:
         return DynamicState(Coalitions(label, after, bound.maximum(after)), dwell, moved)
 
 
-def align(label: Tensor, reference: Tensor) -> Tensor:
+def align(label: Array, reference: Array) -> Tensor:
     """Rename coalitions after those of ``reference`` they share most agents with, so that fewest agents change label.
 
     Equal coalitions keep their name; the others are matched by the Hungarian method (largest overlap first where more
     than 2,000 changed). New coalitions get names that ``reference`` does not use, in 0..N-1.
+
+    O(N log N), and O(C^3) for the C coalitions that changed (Kuhn 1955).
 
     Args:
         label, reference: ``[N]`` labels in -1..N-1.
@@ -95,6 +106,7 @@ def align(label: Tensor, reference: Tensor) -> Tensor:
     >>> align(torch.tensor([0, 0, 1, 1]), torch.tensor([3, 1, 1, 1])).tolist()
     [3, 3, 1, 1]
     """
+    label, reference = torch.as_tensor(label), torch.as_tensor(reference)
     n = label.numel()
     new, old = canonical(label).cpu().numpy(), reference.cpu().numpy()
     both = (new >= 0) & (old >= 0)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from coordination.arrays import Array
 from coordination.coalition.base import Coalitions, canonical, finish, single
 from coordination.coalition.optimal.bounds import upper_bound
 from coordination.games import Game
@@ -55,7 +56,7 @@ class EmbeddingClusters:
 
 
 def k_means(
-    x: Tensor, num_clusters: int, generator: torch.Generator, restarts: int = 4, iterations: int = 100
+    x: Array, num_clusters: int, generator: torch.Generator, restarts: int = 4, iterations: int = 100
 ) -> tuple[Tensor, Tensor]:
     """Lloyd's k-means from k-means++ starts (Arthur and Vassilvitskii 2007), for every sample of a batch on its own.
 
@@ -72,6 +73,11 @@ def k_means(
 
     Raises:
         ValueError: If K is out of range or ``x`` is not finite.
+
+    >>> x = torch.tensor([[0.0], [0.2], [5.0]])
+    >>> label, centre = k_means(x, 2, torch.Generator().manual_seed(0))
+    >>> canonical(label).tolist(), round(centre.min().item(), 4)
+    ([0, 0, 1], 0.1)
     """
     x = torch.as_tensor(x)
     if x.ndim < 2 or not 1 <= num_clusters <= x.shape[-2]:
@@ -95,10 +101,12 @@ def k_means(
     return best[0].reshape(x.shape[:-1]), best[1].reshape(*x.shape[:-2], num_clusters, x.shape[-1])
 
 
-def soft_assignment(x: Tensor, centre: Tensor, temperature: float = 1.0) -> Tensor:
+def soft_assignment(x: Array, centre: Array, temperature: float = 1.0) -> Tensor:
     """``softmax over k of -||x_i - c_k||^2 / temperature``: differentiable membership. O(N K D).
 
     The k-means limit of soft clustering is temperature -> 0; straight-through gradients: :func:`harden`.
+
+    Memberships of a Gaussian mixture with equal weights and variance (Bishop 2006, section 9.3.2).
 
     Args:
         x: ``[*, N, D]`` embeddings.
@@ -118,20 +126,25 @@ def soft_assignment(x: Tensor, centre: Tensor, temperature: float = 1.0) -> Tens
     return torch.softmax(-distance / temperature, -1)
 
 
-def harden(assignment: Tensor) -> Tensor:
+def harden(assignment: Array) -> Tensor:
     """One-hot memberships forward, the gradient of the soft ones backward (straight-through, Bengio et al. 2013).
+
+    ``h = onehot(argmax S) + (S - stop_gradient(S))``; O(N K).
 
     >>> harden(torch.tensor([[0.2, 0.8]])).tolist()
     [[0.0, 1.0]]
     """
+    assignment = torch.as_tensor(assignment)
     hard = torch.nn.functional.one_hot(assignment.argmax(-1), assignment.shape[-1]).to(assignment.dtype)
     return hard + (assignment - assignment.detach())
 
 
-def soft_pool(x: Tensor, assignment: Tensor) -> Tensor:
+def soft_pool(x: Array, assignment: Array) -> Tensor:
     """Every agent gets its clusters' weighted means: ``y_i = sum over k of S_ik (sum_j S_jk x_j) / (sum_j S_jk)``.
 
     With one-hot S this is :meth:`Coalitions.pool`; the sum over agents stays. O(N K D), no [N, N] matrix.
+
+    The coarsening and back of differentiable pooling (Ying et al. 2018, arXiv:1806.08804) with normalised columns.
 
     Args:
         x: ``[*, N, D]``.
@@ -143,6 +156,7 @@ def soft_pool(x: Tensor, assignment: Tensor) -> Tensor:
     >>> soft_pool(torch.tensor([[1.0], [3.0]]), torch.ones(2, 1)).tolist()
     [[2.0], [2.0]]
     """
+    x, assignment = torch.as_tensor(x), torch.as_tensor(assignment)
     weight = assignment.sum(-2).unsqueeze(-1)  # [*, K, 1]
     mean = assignment.transpose(-1, -2) @ x / weight.clamp(min=torch.finfo(x.dtype).tiny)
     return assignment @ mean

@@ -7,6 +7,7 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor
 
+from coordination.arrays import Array
 from coordination.coalition.optimal.bounds import incidence, supporting_prices
 from coordination.games import Game, tabulate
 
@@ -14,8 +15,10 @@ LIMIT = 14  # agents: a linear program with 2^N rows
 TOLERANCE = 1e-7  # relative to the largest worth; HiGHS keeps constraints to 1e-7
 
 
-def core_excess(game: Game, payoff: Tensor) -> Tensor:
+def core_excess(game: Game, payoff: Array) -> Tensor:
     """The largest complaint ``max over S of v(S) - x(S)``; ``x`` is in the core iff it is at most 0.
+
+    The excess of Maschler, Peleg and Shapley (1979).
 
     Args:
         game: One game or a batch.
@@ -29,7 +32,7 @@ def core_excess(game: Game, payoff: Tensor) -> Tensor:
     >>> core_excess(majority, torch.tensor([0.25, 0.25, 0.5])).item()
     0.5
     """
-    table = tabulate(game)
+    table, payoff = tabulate(game), torch.as_tensor(payoff)
     n = game.num_agents
     masks = torch.from_numpy(incidence(np.arange(1 << n), n)).to(payoff)
     excess = table - payoff @ masks
@@ -55,6 +58,8 @@ def least_core(game: Game) -> tuple[Tensor, float]:
     """A division of v(N) whose largest complaint is least.
 
     ``min eps`` with ``x(N) = v(N)`` and ``x(S) >= v(S) - eps`` for all other S (Maschler, Peleg and Shapley 1979).
+
+    One linear program with O(2^N) rows.
 
     Args:
         game: One game of 2 to 14 agents.

@@ -66,6 +66,11 @@ class Shares:
     Args:
         game: What coalitions are worth.
         rule: ``marginal`` what the agent adds, ``v(C) - v(C without i)`` · ``equal`` ``v(C) / |C|``.
+
+    >>> from coordination.games import TabularGame
+    >>> both = torch.tensor([[True, True]])
+    >>> Shares(TabularGame([0.0, 1.0, 2.0, 7.0])).utility(torch.tensor([0]), both).tolist()
+    [5.0]
     """
 
     game: Game
@@ -104,6 +109,10 @@ def is_stable(label: Tensor, hedonic: Hedonic, notion: Notion) -> bool:
 
     Cost: O(N C) utilities; for ``individual`` and ``contractual`` N more for every tempting move; for ``core`` N
     2^(N-1).
+
+    >>> friends = AdditiveHedonic(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    >>> is_stable(torch.tensor([0, 0]), friends, "core"), is_stable(torch.tensor([0, 1]), friends, "core")
+    (True, False)
     """
     if notion not in ("rational", "nash", "individual", "contractual", "core"):
         raise ValueError(f"notion: one of rational, nash, individual, contractual, core; got {notion!r}")
@@ -134,9 +143,15 @@ def is_stable(label: Tensor, hedonic: Hedonic, notion: Notion) -> bool:
 def tempting_moves(label: Tensor, hedonic: Hedonic) -> tuple[Tensor, Tensor, Tensor]:
     """All moves of one agent to another coalition, or to being alone, that it gains by.
 
+    Nash deviations: ``u_i(C with i) > u_i(own coalition)`` (Bogomolnaia and Jackson 2002).
+
     Returns:
         Agents ``[M]``, coalitions ``[M]`` (C stands for alone), and the coalitions with the agent in ``[M, N]``. O(N C)
         utilities.
+
+    >>> friends = AdditiveHedonic(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    >>> tempting_moves(torch.tensor([0, 1]), friends)[0].tolist()
+    [0, 1]
     """
     label = canonical(label)
     masks = members(label)
@@ -161,6 +176,9 @@ def blocking_coalition(
 ) -> Tensor | None:
     """A set of agents ``[N]`` bool who would all gain by being together, or None.
 
+    A set S blocks if ``u_i(S) > u_i(own coalition)`` for every i in S (Bogomolnaia and Jackson 2002). O(N) utilities
+    for every set looked at.
+
     Args:
         label: ``[N]`` partition.
         hedonic: What everybody gets.
@@ -170,6 +188,10 @@ def blocking_coalition(
 
     Raises:
         ValueError: For more than 16 agents without samples, or samples without a generator.
+
+    >>> friends = AdditiveHedonic(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    >>> blocking_coalition(torch.tensor([0, 1]), friends).tolist()
+    [True, True]
     """
     label = canonical(label)
     n = hedonic.num_agents

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from coordination import tree
+from coordination.arrays import as_float
 from coordination.consensus.base import Consensus
-from coordination.consensus.links import as_float, cached, mix
+from coordination.consensus.links import cached, mix
 from coordination.graph import Graph
 from coordination.topology.base import Topology
 
@@ -170,6 +171,8 @@ class FiniteTime(Consensus[FiniteTimeState]):
 def leja_order(points: tuple[float, ...]) -> tuple[float, ...]:
     """Points ordered so that each lies farthest, in the product of distances, from 0 and those before it (Leja 1957).
 
+    ``p_k`` maximises ``|p_k| * |p_k - p_1| * ... * |p_k - p_{k-1}|``. O(n^2) for n points.
+
     >>> leja_order((1.0, 2.0, 4.0))
     (4.0, 2.0, 1.0)
     """
@@ -205,6 +208,8 @@ def one_peer_exponential(num_agents: int) -> list[Topology]:
     With ``Averaging("mean")`` (one half each) every round is doubly stochastic, and for N a power of two the log2 N
     rounds of one cycle give the exact average: after k of them each agent holds the mean of 2^k (Ying et al. 2021,
     arXiv 2110.13363, Lemma 1). For other N averaging over the cycle converges, but not in finitely many rounds.
+
+    O(N log N) to build.
 
     Args:
         num_agents: N, at least 2.

@@ -15,10 +15,10 @@ from scipy.sparse import coo_array, csgraph
 from torch import Tensor
 
 from coordination import tree
+from coordination.arrays import as_float
 from coordination.channel import Inbox
 from coordination.consensus.base import Consensus
 from coordination.consensus.links import (
-    as_float,
     edge_weights,
     mix,
     receive,
@@ -139,6 +139,8 @@ def rounds_to(tol: float, factor: float, accelerated: bool = False) -> int:
     """Rounds until the deviation from the average is at most ``tol`` times the first one.
 
     ``log(1/tol) / log(1/factor)`` for plain averaging, ``acosh(1/tol) / acosh(1/factor)`` with Chebyshev (Young 1971).
+
+    O(1).
 
     Args:
         tol: Relative tolerance, in (0, 1).

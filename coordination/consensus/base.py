@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from coordination.arrays import Array, as_float
 from coordination.channel import Channel, Delay, Inbox, Ledger, Noise, Quantise, Stage
-from coordination.consensus.links import as_float, same_component, up_links, whole
+from coordination.consensus.links import same_component, up_links, whole
 from coordination.graph import Graph
 from coordination.links import as_graph, endpoints
 from coordination.topology.base import Topology
@@ -136,8 +137,10 @@ class ConsensusResult:
     ledger: Ledger | None = None
 
 
-def disagreement(value: Tensor, alive: Tensor | None = None) -> Tensor:
+def disagreement(value: Array, alive: Array | None = None) -> Tensor:
     """Largest difference between two living agents: ``max_d (max_i x_id - min_i x_id)``; O(N D).
+
+    The diameter of the values, by which consensus is defined (Tsitsiklis 1984).
 
     Args:
         value: ``[*, N, D]``.
@@ -149,8 +152,10 @@ def disagreement(value: Tensor, alive: Tensor | None = None) -> Tensor:
     >>> disagreement(torch.tensor([[1.0], [4.0], [2.0]]))
     tensor(3.)
     """
+    value = torch.as_tensor(value)
     if alive is None:
         return (value.amax(-2) - value.amin(-2)).amax(-1)
+    alive = torch.as_tensor(alive)
     kept = alive.unsqueeze(-1)
     some = value.take_along_dim(
         alive.long().argmax(-1)[..., None, None], -2
@@ -161,12 +166,12 @@ def disagreement(value: Tensor, alive: Tensor | None = None) -> Tensor:
 
 def run(
     protocol: Consensus[Any],
-    x: Tensor | np.ndarray | Sequence[Any],
+    x: Array | Sequence[Any],
     graph: Topology | Graph | Sequence[Topology],
     *,
     rounds: int | None = None,
     tol: float | None = None,
-    alive: Tensor | None = None,
+    alive: Array | None = None,
     channel: Channel | Stage | None = None,
     generator: torch.Generator | None = None,
     feature_dims: int = 0,
@@ -176,6 +181,9 @@ def run(
     With ``rounds`` alone the rounds are done whatever comes of it (smoothing). With ``tol`` the protocol first
     refuses graphs on which it cannot converge, and stops at the first round after which both the disagreement and the
     last change are at most ``tol`` in every sample (reading that waits for the device); ``rounds`` is then the limit.
+
+    O(rounds) times what a round costs, which the protocols state, and their published sources; beside that O(N D) a
+    round for a tolerance and what the channel costs.
 
     Args:
         protocol: What to do each round.

@@ -12,8 +12,9 @@ from scipy.sparse import csr_array, eye_array
 from torch import Tensor
 
 from coordination import tree
+from coordination.arrays import as_float
 from coordination.consensus.base import Consensus
-from coordination.consensus.links import as_float, flow, mix, require_weights
+from coordination.consensus.links import flow, mix, require_weights
 from coordination.graph import Graph
 from coordination.topology.base import Topology
 from coordination.topology.spectra import laplacian_extremes
@@ -22,7 +23,7 @@ DENSE_SOLVE = 2000  # largest graph whose tracking error is solved for
 
 
 @tree.struct
-class DynamicState:
+class TrackingState:
     """State of :class:`DynamicAverage`.
 
     Attributes:
@@ -37,7 +38,7 @@ class DynamicState:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class DynamicAverage(Consensus[DynamicState]):
+class DynamicAverage(Consensus[TrackingState]):
     """Track the average of inputs that change: ``x <- W x + u(k+1) - u(k)``, ``x(0) = u(0)`` (Zhu and Martinez 2010).
 
     In every round the estimates sum to what the inputs sum to. Once the inputs stand still the error shrinks as in
@@ -58,25 +59,25 @@ class DynamicAverage(Consensus[DynamicState]):
     signal: Callable[[int], Tensor] | None = None
     weights: str | Tensor = "metropolis"
 
-    def init(self, x: Tensor, graph: Topology | Graph) -> DynamicState:
+    def init(self, x: Tensor, graph: Topology | Graph) -> TrackingState:
         """See :meth:`Consensus.init`; ``x`` is the first input."""
         require_weights(graph, self.weights)
-        return DynamicState(as_float(x), as_float(x))
+        return TrackingState(as_float(x), as_float(x))
 
     def track(
-        self, state: DynamicState, graph: Topology | Graph, signal: Tensor, link_up: Tensor | None = None
-    ) -> DynamicState:
+        self, state: TrackingState, graph: Topology | Graph, signal: Tensor, link_up: Tensor | None = None
+    ) -> TrackingState:
         """One round with the new inputs ``signal [*, N, D]``."""
         mixed = mix(state.value, graph, self.weights, link_up)
-        return DynamicState(mixed + (signal - state.signal), signal, state.round + 1)
+        return TrackingState(mixed + (signal - state.signal), signal, state.round + 1)
 
     def step(
         self,
-        state: DynamicState,
+        state: TrackingState,
         graph: Topology | Graph,
         link_up: Tensor | None = None,
         generator: torch.Generator | None = None,
-    ) -> DynamicState:
+    ) -> TrackingState:
         """See :meth:`Consensus.step`."""
         if self.signal is None:
             raise ValueError("signal: DynamicAverage has none to ask for the next inputs; use track")
@@ -89,6 +90,8 @@ class DynamicAverage(Consensus[DynamicState]):
 
 def tracking_error(topology: Topology, rate: Tensor | np.ndarray, weights: str = "metropolis") -> Tensor:
     """Steady error of :class:`DynamicAverage` under inputs that grow steadily: ``(I - W)^+ (rate - mean rate)``.
+
+    The fixed point of the error recursion (Kia et al. 2019).
 
     Args:
         topology: A connected undirected graph of at most 2,000 agents (dense, O(N^3)).
@@ -132,7 +135,7 @@ class EventState:
 class EventTriggered(Consensus[EventState]):
     """Averaging that is silent while there is nothing new to say.
 
-    After Seyboth, Dimarogonas and Johansson (2013), in discrete time.     An agent broadcasts in round k when some
+    After Seyboth, Dimarogonas and Johansson (2013), in discrete time. An agent broadcasts in round k when some
     feature differs from its last broadcast xh_i by more than ``floor + scale decay^k``; then ``x <- x + (W - I) xh``.
     Both ends of a link use broadcast values, so the average stays exactly. The deviation from it (2-norm over agents)
     ends within :meth:`error_bound`, zero for ``floor = 0``. O(E D) a round.
@@ -187,6 +190,11 @@ class EventTriggered(Consensus[EventState]):
         From ``x <- W x + (W - I)(xh - x)`` with every entry of ``xh - x`` at most ``floor`` in the limit.
         """
         factor = topology.slem(self.weights)
+        if factor >= 1 - 1e-12:
+            raise ValueError(
+                f"error_bound: needs a connected graph and weights that converge, {topology.name!r} with "
+                f"{self.weights!r} has the factor {factor:.6f}"
+            )
         difference = csr_array(eye_array(topology.num_agents) - topology.mixing(self.weights).matrix)
         largest = laplacian_extremes(difference)[1]
         return largest * math.sqrt(topology.num_agents) * self.floor / (1 - factor)
@@ -279,8 +287,12 @@ def delay_margin(topology: Topology) -> float:
 
     In units of time where L is a rate; Olfati-Saber and Murray (2004, Theorem 10).
 
+    One eigenvalue by Lanczos iterations of O(E).
+
     >>> pair = Topology([[0, 1], [1, 0]], 2)
     >>> round(delay_margin(pair), 6)
     0.785398
     """
+    if topology.num_edges == 0:
+        raise ValueError(f"delay_margin: {topology.name!r} has no links, any delay will do")
     return math.pi / (2 * _extremes(topology)[1])

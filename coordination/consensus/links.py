@@ -18,6 +18,7 @@ from scipy.sparse import coo_array, csgraph
 from torch import Tensor
 from torch.nn import functional as F
 
+from coordination.arrays import Array
 from coordination.gather import neighbour_sum
 from coordination.graph import Graph
 from coordination.links import as_graph, at_ends, endpoints
@@ -113,8 +114,10 @@ def out_degree(graph: Topology | Graph) -> Tensor:
     return zeros.scatter_add(-1, source.expand_as(up), up.long())[..., :-1]
 
 
-def both_ways(link_up: Tensor, topology: Topology) -> Tensor:
+def both_ways(link_up: Array, topology: Topology) -> Tensor:
     """Links up in both directions: an exchange happens only if both messages arrive.
+
+    O(E).
 
     Args:
         link_up: ``[*, E]`` bool in the order of ``topology.edges``.
@@ -126,6 +129,7 @@ def both_ways(link_up: Tensor, topology: Topology) -> Tensor:
     >>> both_ways(torch.tensor([True, False]), Topology([[0, 1], [1, 0]], 2))
     tensor([False, False])
     """
+    link_up = torch.as_tensor(link_up)
     return link_up & link_up[..., opposite(topology).to(link_up.device)]
 
 
@@ -197,12 +201,14 @@ def require_weights(graph: Topology | Graph, weights: str | Tensor) -> None:
         edge_weights(graph, weights)
 
 
-def mix(x: Tensor, graph: Topology | Graph, weights: str | Tensor, link_up: Tensor | None = None) -> Tensor:
+def mix(x: Array, graph: Topology | Graph, weights: str | Tensor, link_up: Tensor | None = None) -> Tensor:
     """One averaging round: ``x_i <- x_i + sum over links j -> i of w_ij (x_j - x_i)``.
 
     A message that does not arrive is replaced by the receiver's own value, so rows of weights always sum to one; the
     average stays where ``w_ij = w_ji`` and both directions of a link fail together. Differentiable in ``x`` and in a
     tensor of weights.
+
+    One step of DeGroot's model (1974) with weights as in Xiao and Boyd (2004).
 
     Args:
         x: ``[*, N, D]`` floating point.
@@ -217,7 +223,7 @@ def mix(x: Tensor, graph: Topology | Graph, weights: str | Tensor, link_up: Tens
     >>> mix(torch.tensor([[0.0], [4.0]]), pair, torch.tensor([0.25, 0.25])).squeeze(-1)
     tensor([1., 3.])
     """
-    topology = whole(graph)
+    x, topology = torch.as_tensor(x), whole(graph)
     if topology is not None and link_up is None and isinstance(weights, str):
         return topology.mixing(weights)(x, feature_dims=1)
     weight = edge_weights(graph, weights).to(x)
@@ -252,8 +258,3 @@ def same_component(graphs: Sequence[Topology | Graph], batch: int, alive: Tensor
     living = torch.ones_like(label, dtype=torch.bool) if alive is None else alive.cpu()
     first = label.gather(1, living.long().argmax(1, keepdim=True))
     return bool(((label == first) | ~living).all())
-
-
-def as_float(x: Tensor) -> Tensor:
-    """Values as floating-point numbers: integers become the default type, the others stay."""
-    return x if x.is_floating_point() else x.to(torch.get_default_dtype())

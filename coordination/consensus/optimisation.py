@@ -16,9 +16,10 @@ from scipy.sparse import csr_array, eye_array
 from torch import Tensor
 
 from coordination import tree
+from coordination.arrays import as_float
 from coordination.consensus.averaging import Averages
 from coordination.consensus.base import Consensus
-from coordination.consensus.links import as_float, mix, require_weights
+from coordination.consensus.links import mix, require_weights
 from coordination.graph import Graph
 from coordination.topology.base import Topology
 from coordination.topology.spectra import laplacian_extremes
@@ -137,6 +138,8 @@ class EXTRA(Consensus[ExtraState]):
 
 def extra_step_limit(topology: Topology, smoothness: float, weights: str = "metropolis") -> float:
     """Steps below ``2 lambda_min((I + W)/2) / smoothness`` make :class:`EXTRA` converge (Shi et al. 2015, Theorem 3.3).
+
+    One eigenvalue by Lanczos iterations of O(E).
 
     Args:
         topology: Who hears whom.

@@ -12,25 +12,28 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from coordination.arrays import Array, as_float
 from coordination.consensus.averaging import Averages, Averaging
 from coordination.graph import Graph
 from coordination.topology.base import Topology
 
 
-def _shares(weights: Tensor | None, like: Tensor) -> Tensor:
+def _shares(weights: Array | None, like: Tensor) -> Tensor:
     """Weights ``[*, N]`` that sum to one."""
     if weights is None:
         return like.new_full(like.shape, 1 / like.shape[-1])
-    weights = weights.to(like)
+    weights = torch.as_tensor(weights).to(like)
     if bool((weights < 0).any()) or bool((weights.sum(-1) <= 0).any()):
         raise ValueError("weights: must not be negative, and some must be positive")
     return (weights / weights.sum(-1, keepdim=True)).expand(like.shape)
 
 
-def log_linear_pool(log_prob: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def log_linear_pool(log_prob: Array, weights: Array | None = None) -> tuple[Tensor, Tensor]:
     """Pool categorical distributions: ``log q = sum_i w_i log p_i - log Z``.
 
     An outcome that one agent with positive weight rules out is ruled out. O(N K).
+
+    The logarithmic opinion pool (Genest and Zidek 1986).
 
     Args:
         log_prob: ``[*, N, K]`` normalised log-probabilities; -inf rules an outcome out.
@@ -46,6 +49,7 @@ def log_linear_pool(log_prob: Tensor, weights: Tensor | None = None) -> tuple[Te
     >>> q.exp(), log_z.exp()
     (tensor([0.3374, 0.4417, 0.2209]), tensor(0.7842))
     """
+    log_prob = as_float(log_prob)
     share = _shares(weights, log_prob[..., 0]).unsqueeze(-1)
     pooled = torch.where(share > 0, share * torch.where(share > 0, log_prob, 0.0), 0.0).sum(-2)
     log_z = pooled.logsumexp(-1)
@@ -54,8 +58,11 @@ def log_linear_pool(log_prob: Tensor, weights: Tensor | None = None) -> tuple[Te
     return pooled - log_z.unsqueeze(-1), log_z
 
 
-def gaussian_pool(mean: Tensor, variance: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def gaussian_pool(mean: Array, variance: Array, weights: Array | None = None) -> tuple[Tensor, Tensor]:
     """Pool Gaussians: precisions ``1/v_i`` and ``m_i / v_i``, the natural parameters, are averaged.
+
+    ``1/v = sum_i w_i / v_i`` and ``m = v sum_i w_i m_i / v_i``, the log-linear pool of normal densities (Genest and
+    Zidek 1986). O(N D).
 
     Args:
         mean: ``[*, N, D]``.
@@ -68,6 +75,7 @@ def gaussian_pool(mean: Tensor, variance: Tensor, weights: Tensor | None = None)
     >>> gaussian_pool(torch.tensor([[0.0], [4.0]]), torch.tensor([[1.0], [4.0]]))
     (tensor([0.8000]), tensor([1.6000]))
     """
+    mean, variance = as_float(mean), as_float(variance)
     if bool((variance <= 0).any()):
         raise ValueError("variance: must be positive")
     share = _shares(weights, mean[..., 0]).unsqueeze(-1)

@@ -18,10 +18,11 @@ from coordination.aggregation import (
     trimmed_around,
     trimmed_mean,
 )
+from coordination.arrays import as_float
 from coordination.channel import Inbox
 from coordination.consensus.averaging import Averages
 from coordination.consensus.base import Consensus
-from coordination.consensus.links import as_float, cached, in_degree, senders, up_links, whole
+from coordination.consensus.links import cached, in_degree, senders, up_links, whole
 from coordination.graph import Graph
 from coordination.links import as_graph
 from coordination.names import unknown

@@ -9,10 +9,12 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
+from coordination.arrays import Array
+
 LARGEST = 4  # actions: (4!)^2 orders with 70 sets each
 
 
-def additive_fit(payoff: Tensor) -> tuple[Tensor, float]:
+def additive_fit(payoff: Array) -> tuple[Tensor, float]:
     """Least-squares fit ``sum over agents of q_i(a_i)``: what VDN can represent.
 
     Sunehag et al. 2018, arXiv:1706.05296. The sum of each agent's mean payoff over the others' actions, less (n - 1)
@@ -36,13 +38,15 @@ def additive_fit(payoff: Tensor) -> tuple[Tensor, float]:
     return fit, float((fit - payoff).square().mean())
 
 
-def monotone_fit(payoff: Tensor) -> tuple[Tensor, float]:
+def monotone_fit(payoff: Array) -> tuple[Tensor, float]:
     """Least-squares fit ``f(q_1(a), q_2(b))`` with f increasing in both: what QMIX can represent.
 
     Rashid et al. 2018, arXiv:1803.11485. For each order of the rows and the columns the best matrix that increases
     along both; the best of all orders. An increasing matrix is a constant plus a non-negative combination of
     indicators of upper sets, so each order is one non-negative least-squares problem. This is the global optimum;
     gradient descent may end in a worse one.
+
+    O((A! B!) LP), LP one least-squares problem with C(A + B, A) columns.
 
     Args:
         payoff: ``[A, B]`` of two agents with at most 4 actions each.

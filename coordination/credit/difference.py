@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from coordination.arrays import Array
 from coordination.games import FactorGame, Game, PairwiseGame, evaluate
 
 
@@ -41,7 +42,7 @@ def difference(game: Game) -> Tensor:
     return worth[..., :1] - worth[..., 1:]
 
 
-def counterfactual(q: Tensor, policy: Tensor, action: Tensor) -> Tensor:
+def counterfactual(q: Array, policy: Array, action: Array) -> Tensor:
     """Advantage over one's own policy: ``A_i = Q(a_i) - sum over a of pi_i(a) Q(a)`` with the others' actions kept.
 
     The counterfactual baseline of COMA (Foerster et al. 2018, arXiv:1705.08926, eq. 4); with ``q`` the exact outcomes
@@ -73,8 +74,10 @@ def counterfactual(q: Tensor, policy: Tensor, action: Tensor) -> Tensor:
     return q.gather(-1, action.unsqueeze(-1)).squeeze(-1) - baseline
 
 
-def unilateral_values(team: Callable[[Tensor], Tensor], action: Tensor, num_actions: int) -> Tensor:
+def unilateral_values(team: Callable[[Tensor], Tensor], action: Array, num_actions: int) -> Tensor:
     """``Q_i(a) = G(a_i replaced by a)`` for every agent and action: the outcomes of all unilateral changes.
+
+    The clamped outcomes of Wolpert and Tumer (2002). O(N^2 K) numbers and N K outcomes.
 
     Args:
         team: ``[M, *, N]`` joint actions -> ``[M, *]`` outcomes G.
@@ -87,6 +90,7 @@ def unilateral_values(team: Callable[[Tensor], Tensor], action: Tensor, num_acti
     >>> unilateral_values(lambda a: a.sum(-1).float(), torch.tensor([0, 1]), 2).tolist()
     [[1.0, 2.0], [0.0, 1.0]]
     """
+    action = torch.as_tensor(action)
     n = action.shape[-1]
     joint = action.expand(n, num_actions, *action.shape).clone()
     agent = torch.arange(n, device=action.device)
@@ -98,8 +102,10 @@ def unilateral_values(team: Callable[[Tensor], Tensor], action: Tensor, num_acti
     return worth.unflatten(0, (n, num_actions)).movedim((0, 1), (-2, -1))
 
 
-def aristocrat(team: Callable[[Tensor], Tensor], action: Tensor, policy: Tensor) -> Tensor:
+def aristocrat(team: Callable[[Tensor], Tensor], action: Array, policy: Array) -> Tensor:
     """Aristocrat utility ``AU_i = G(z) - E over a ~ pi_i of G(z with a_i = a)`` (Wolpert and Tumer 2002). N K outcomes.
+
+    O(N K) outcomes.
 
     Args:
         team: ``[M, *, N]`` joint actions -> ``[M, *]`` outcomes.

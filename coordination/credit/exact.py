@@ -8,6 +8,7 @@ from math import comb
 import torch
 from torch import Tensor
 
+from coordination.arrays import Array, as_float
 from coordination.games import FactorGame, PairwiseGame
 
 
@@ -50,7 +51,7 @@ def semivalue(table: Tensor, weight: Tensor) -> Tensor:
     return torch.stack(values, -1).to(table.dtype)
 
 
-def dividends(table: Tensor) -> Tensor:
+def dividends(table: Array) -> Tensor:
     """Harsanyi dividends ``d(S) = v(S) - sum of d(T) over T inside S``: what only all of S together create.
 
     Harsanyi 1959. The Moebius transform, O(N 2^N). The Shapley value shares each dividend equally among its members.
@@ -64,6 +65,7 @@ def dividends(table: Tensor) -> Tensor:
     >>> dividends(torch.tensor([0.0, 1.0, 2.0, 5.0])).tolist()
     [0.0, 1.0, 2.0, 2.0]
     """
+    table = as_float(table)
     n = table.shape[-1].bit_length() - 1
     for i in range(n):
         split = table.reshape(*table.shape[:-1], 1 << (n - 1 - i), 2, 1 << i)

@@ -7,19 +7,20 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from coordination.arrays import Array, as_float
 from coordination.topology import Topology
 
 Normalisation = Literal["unbiased", "conserve"]
 
 
 def hop_credit(
-    reward: Tensor,
+    reward: Array,
     topology: Topology,
     k: int,
     *,
     normalisation: Normalisation,
     decay: float = 1.0,
-    alive: Tensor | None = None,
+    alive: Array | None = None,
 ) -> Tensor:
     """Rewards of the agents at most k hops downstream.
 
@@ -48,9 +49,10 @@ def hop_credit(
     """
     if normalisation not in ("unbiased", "conserve"):
         raise ValueError(f"normalisation: unbiased or conserve, got {normalisation!r}")
-    reward = torch.as_tensor(reward)
+    reward = as_float(reward)
     gather = topology.reverse.hops(k, decay=decay)
     if alive is not None:
+        alive = torch.as_tensor(alive, device=reward.device)
         reward = torch.where(alive, reward, 0.0)
     if normalisation == "conserve":
         ones = reward.new_ones(reward.shape[-1]) if alive is None else alive.to(reward.dtype)
@@ -60,11 +62,13 @@ def hop_credit(
     return credit if alive is None else torch.where(alive, credit, 0.0)
 
 
-def smooth(reward: Tensor, topology: Topology, rounds: int) -> Tensor:
+def smooth(reward: Array, topology: Topology, rounds: int) -> Tensor:
     """``r' = W^rounds r`` with Metropolis weights: doubly stochastic, so sums and constant rewards both stay.
 
     Reaches ``rounds`` hops. Rewards are averaged, not added: against the sum over k hops the scale is smaller, the
     direction of the gradient nearly the same. O(rounds E), W is never multiplied out. Needs an undirected graph.
+
+    Averaging as in Xiao and Boyd (2004).
 
     Args:
         reward: ``[*, N]``.
@@ -76,7 +80,7 @@ def smooth(reward: Tensor, topology: Topology, rounds: int) -> Tensor:
     """
     if rounds < 0:
         raise ValueError(f"rounds: must not be negative, got {rounds}")
-    reward = torch.as_tensor(reward)
+    reward = as_float(reward)
     mixing = topology.mixing("metropolis")
     for _ in range(rounds):
         reward = mixing(reward)
@@ -88,6 +92,8 @@ def truncation_bound(reward_max: float, gamma: float, k: int, rho: float | None 
 
     Exponential decay property of Qu, Wierman and Li 2020 (arXiv:1912.02906, definition 1); with ``rho = gamma`` it
     holds whenever agents react to direct neighbours only.
+
+    O(1).
 
     Args:
         reward_max: Largest absolute reward of one agent, or its range for differences.

@@ -78,6 +78,8 @@ def auto(game: Game, budget: int = DEFAULT_BUDGET, generator: torch.Generator | 
     As :func:`shapley` with ``auto``; where the budget does not pay for two pairs of orders (``4 N`` worths), the
     difference value from N + 1 worths, whose error as a Shapley value is unknown (infinite).
 
+    O(budget) worths at most, none for sums of small games.
+
     >>> from coordination.games import PairwiseGame
     >>> credit = auto(PairwiseGame(torch.zeros(2), [[0], [1]], torch.tensor([2.0])))
     >>> credit.method, credit.value.tolist(), credit.error.tolist()
@@ -100,6 +102,8 @@ def banzhaf(
     """The Banzhaf value: the mean of ``v(S with i) - v(S)`` over all 2^(N-1) sets S of others (Banzhaf 1965).
 
     Not efficient; the value most robust to noise in v (Wang and Jia 2023, arXiv:2205.15466).
+
+    O(N 2^N), O(F K 2^K) or O(budget N), as the method goes.
 
     Args:
         game: One game or a batch.
@@ -145,6 +149,8 @@ def myerson(
 
     The worth of a coalition is the sum over its connected parts (:class:`RestrictedGame`); every component of the graph
     shares exactly its own worth. Arguments as in :func:`shapley`.
+
+    A worth of the restricted game costs O(N + E) and the worths of its parts.
 
     >>> from coordination.games import TabularGame
     >>> majority = TabularGame(torch.tensor([0.0, 0, 0, 1, 0, 1, 1, 1]))

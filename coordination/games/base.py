@@ -33,9 +33,14 @@ class Game(Protocol):
 def as_mask(mask: Tensor | np.ndarray, num_agents: int) -> Tensor:
     """``mask`` as a bool tensor, checked to be ``[M, N]``.
 
+    O(1): nothing is copied.
+
     Raises:
         ValueError: If it has another shape.
         TypeError: If it is not boolean.
+
+    >>> as_mask(np.array([[True, False]]), 2)
+    tensor([[ True, False]])
     """
     mask = torch.as_tensor(mask)
     if mask.ndim != 2 or mask.shape[1] != num_agents:
@@ -55,20 +60,38 @@ def coalition_masks(num_agents: int) -> Tensor:
 
 
 def unpack_bits(index: Tensor, num_agents: int) -> Tensor:
-    """Coalition numbers ``[M]`` as masks ``[M, N]`` bool."""
+    """Coalition numbers ``[M]`` as masks ``[M, N]`` bool.
+
+    Agent i takes part in coalition s iff ``s >> i & 1``. O(M N).
+
+    >>> unpack_bits(torch.tensor([2]), 3).tolist()
+    [[False, True, False]]
+    """
     return (index.unsqueeze(-1) >> torch.arange(num_agents, device=index.device) & 1).bool()
 
 
 def pack_bits(mask: Tensor) -> Tensor:
-    """Masks ``[*, N]`` bool as coalition numbers ``[*]`` int64, the inverse of :func:`unpack_bits`; N at most 62."""
+    """Masks ``[*, N]`` bool as coalition numbers ``[*]`` int64, the inverse of :func:`unpack_bits`; N at most 62.
+
+    ``s = sum of 2^i over members i``. O(N) each.
+
+    >>> pack_bits(torch.tensor([False, True, False])).item()
+    2
+    """
     return (mask.long() << torch.arange(mask.shape[-1], device=mask.device)).sum(-1)
 
 
 def evaluate(game: Game, mask: Tensor) -> Tensor:
     """``game.value(mask)`` in chunks of bounded memory, its shape checked: ``[M, N] -> [*, M]``.
 
+    O(M N) and the cost of M worths.
+
     Raises:
         ValueError: If the game returns another number of worths, or one that is not finite.
+
+    >>> from coordination.games import TabularGame
+    >>> evaluate(TabularGame([0.0, 1.0, 2.0, 4.0]), coalition_masks(2)).tolist()
+    [0.0, 1.0, 2.0, 4.0]
     """
     size = max(CHUNK_CELLS // max(mask.shape[1], 1), 1)
     parts = [torch.as_tensor(game.value(part)) for part in mask.split(size)] or [torch.zeros(0)]

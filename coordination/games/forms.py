@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from coordination.arrays import as_float
 from coordination.games.base import CHUNK_CELLS, Game, as_mask, evaluate, pack_bits, unpack_bits
 
 MAX_TABLE_AGENTS = 26  # a table of doubles for one more would take a gigabyte
@@ -31,7 +32,7 @@ class TabularGame:
     values: Tensor
 
     def __post_init__(self) -> None:
-        values = _floating(self.values)
+        values = as_float(self.values)
         if values.ndim == 0 or values.shape[-1] < 2 or values.shape[-1].bit_count() != 1:
             raise ValueError(f"values: expected 2^N worths on the last axis, got {tuple(values.shape)}")
         object.__setattr__(self, "values", values)
@@ -70,7 +71,7 @@ class FactorGame:
     num_agents: int
 
     def __post_init__(self) -> None:
-        scopes, tables = torch.as_tensor(self.scopes).long(), _floating(self.tables)
+        scopes, tables = torch.as_tensor(self.scopes).long(), as_float(self.tables)
         if scopes.ndim != 2 or tables.ndim < 2 or tables.shape[-2:] != (scopes.shape[0], 1 << scopes.shape[1]):
             raise ValueError(
                 f"FactorGame: expected scopes [F, K] and tables [*, F, 2^K], got {tuple(scopes.shape)} and "
@@ -152,7 +153,7 @@ class PairwiseGame:
     pair: Tensor
 
     def __post_init__(self) -> None:
-        unary, pair = _floating(self.unary), _floating(self.pair)
+        unary, pair = as_float(self.unary), as_float(self.pair)
         edges = torch.as_tensor(self.edges).long().reshape(2, -1)
         if unary.ndim == 0 or pair.ndim == 0 or pair.shape[-1] != edges.shape[1] or pair.shape[:-1] != unary.shape[:-1]:
             raise ValueError(
@@ -206,14 +207,11 @@ def tabulate(game: Game, max_agents: int = MAX_TABLE_AGENTS) -> Tensor:
     if n > max_agents:
         raise ValueError(f"game: {n} agents have 2^{n} coalitions, at most {max_agents} agents can be enumerated here")
     if isinstance(game, TabularGame):
+        if not torch.isfinite(game.values).all():
+            raise ValueError("game: every worth must be finite, got NaN or infinity; refuse coalitions by a low worth")
         return game.values
     step = max(CHUNK_CELLS // n, 1)
     parts = [
         evaluate(game, unpack_bits(torch.arange(low, min(low + step, 1 << n)), n)) for low in range(0, 1 << n, step)
     ]
     return torch.cat(parts, -1)
-
-
-def _floating(x: Tensor | np.ndarray | Sequence) -> Tensor:
-    x = torch.as_tensor(x)
-    return x if x.is_floating_point() else x.float()

@@ -79,6 +79,10 @@ class EnvGame:
 
     Raises:
         ValueError: If two evaluations of a coalition differ.
+
+    >>> size = EnvGame(lambda mask: mask.sum(-1).float() ** 2, num_agents=3)
+    >>> size.value(torch.tensor([[True, False, True]])).tolist()
+    [4.0]
     """
 
     reward: Callable[[Tensor], Tensor]
@@ -115,6 +119,11 @@ class RestrictedGame:
 
     Raises:
         ValueError: If game and topology have different numbers of agents.
+
+    >>> from coordination.games import TabularGame
+    >>> line, pairs = Topology([[0, 1], [1, 2]], 3), TabularGame([0.0, 0, 0, 1, 0, 1, 1, 1])
+    >>> RestrictedGame(pairs, line).value(torch.tensor([[True, False, True]])).tolist()  # not linked
+    [0.0]
     """
 
     game: Game

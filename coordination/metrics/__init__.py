@@ -32,7 +32,14 @@ from coordination.metrics.influence import (
     value_of_communication,
 )
 from coordination.metrics.resilience import percolation_robustness, removal_regret, responsibility
-from coordination.metrics.roles import adjusted_rand, churn, hierarchic_social_entropy, role_information, silhouette
+from coordination.metrics.roles import (
+    adjusted_rand,
+    churn,
+    hierarchic_social_entropy,
+    role_information,
+    sampled_silhouette,
+    silhouette,
+)
 from coordination.metrics.streaming import Running, interval, pair_sample
 from coordination.metrics.table import METRICS, Meter, Metric, Score, evaluate
 from coordination.topology.robustness import max_robustness
@@ -80,6 +87,7 @@ __all__ = [
     "role_information",
     "sampled_categorical_diversity",
     "sampled_gaussian_diversity",
+    "sampled_silhouette",
     "silhouette",
     "social_influence",
     "speaker_consistency",

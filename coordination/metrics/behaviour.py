@@ -6,14 +6,13 @@ Where too few agents live for a number to mean anything it is NaN. Results are f
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from coordination.arrays import Array
 from coordination.topology.base import Topology
 
-Array = Tensor | np.ndarray
 PAIRS = 1 << 22  # distances between agents held at once
 
 
@@ -37,6 +36,7 @@ def action_synchrony(action: Array, num_actions: int, alive: Array | None = None
     True
     """
     action, alive = _with_mask(action, alive)
+    _in_range("action", torch.where(alive, action, 0), 0, num_actions - 1)
     ones = alive.double()
     counts = ones.new_zeros(*action.shape[:-1], num_actions)
     counts = counts.scatter_add(-1, torch.where(alive, action, 0).long(), ones)
@@ -91,6 +91,8 @@ def total_correlation(action: Array, alive: Array | None = None) -> Tensor:
     Plug-in entropies of M samples, so biased upwards by about (joint outcomes) / (2 M): use it for few agents and many
     samples. A dead agent counts as making one choice of its own.
 
+    O(M N log M).
+
     Args:
         action: ``[*, N]`` integers; all leading axes are samples.
         alive: ``[*, N]`` bool.
@@ -115,6 +117,8 @@ def normalised_mutual_information(a: Array, b: Array, mask: Array | None = None)
 
     Plug-in entropies of the samples, biased upwards for few of them; 0 where either never varies.
 
+    O(M log M) for M samples.
+
     Args:
         a, b: ``[*]`` integers, sample by sample.
         mask: ``[*]`` bool: samples that count.
@@ -135,6 +139,8 @@ def normalised_mutual_information(a: Array, b: Array, mask: Array | None = None)
 
 def temporal_coherence(action: Array, alive: Array | None = None) -> Tensor:
     """How steadily agents act: mean cosine between an agent's actions at neighbouring steps.
+
+    ``mean over steps t and agents i of cos(a_i(t), a_i(t - 1))``. O(T N A).
 
     Args:
         action: ``[T, *, N, A]`` over one episode; discrete actions as one-hot. A zero vector is at right angles to all.
@@ -160,6 +166,8 @@ def consensus_error(x: Array, initial: Array, alive: Array | None = None) -> Ten
     """What is left of an initial disagreement: ``||x - m|| / ||x_0 - m||`` with m the mean of ``x_0``.
 
     After k rounds of averaging with symmetric weights at most ``slem ** k`` (Xiao and Boyd 2004).
+
+    O(N D).
 
     Args:
         x: ``[*, N, D]`` values now.
@@ -196,6 +204,8 @@ def disagreement_energy(x: Array, topology: Topology, alive: Array | None = None
     4.0
     """
     x, alive = _with_mask(x, alive, trailing=1)
+    if alive.shape[-1] != topology.num_agents:
+        raise ValueError(f"x: expected [*, N, D] with N = {topology.num_agents}, got {tuple(x.shape)}")
     sender, receiver = topology.edges_on(x.device)
     both = alive[..., sender] & alive[..., receiver]
     apart = torch.where(both.unsqueeze(-1), x[..., sender, :].double() - x[..., receiver, :], 0.0)
@@ -218,13 +228,15 @@ def gini(x: Array, alive: Array | None = None) -> Tensor:
     >>> gini(torch.tensor([1.0, 1.0, 1.0, 0.0])).item()
     0.25
     """
-    x, alive = _with_mask(x, alive)
-    n, total = alive.sum(-1), torch.where(alive, x, 0).double().sum(-1)
+    x, alive = _loads(x, alive)
+    n, total = alive.sum(-1), x.sum(-1)
     return torch.where(total == 0, 0.0 / n, _gaps(x, alive) / (n * total)).float()
 
 
 def jain(x: Array, alive: Array | None = None) -> Tensor:
     """Fairness: ``(sum x)^2 / (n sum x^2)`` (Jain, Chiu and Hawe 1984).
+
+    O(N).
 
     Args:
         x: ``[*, N]``, not negative.
@@ -236,14 +248,16 @@ def jain(x: Array, alive: Array | None = None) -> Tensor:
     >>> jain(torch.tensor([1.0, 1.0, 1.0, 0.0])).item()
     0.75
     """
-    x, alive = _with_mask(x, alive)
-    n, x = alive.sum(-1), torch.where(alive, x, 0).double()
+    x, alive = _loads(x, alive)
+    n = alive.sum(-1)
     squares = n * x.square().sum(-1)
     return torch.where(squares == 0, n / n, x.sum(-1).square() / squares).float()
 
 
 def load_balance(x: Array, alive: Array | None = None) -> Tensor:
     """How much the busiest agent carries: ``max x / mean x``, the imbalance factor of parallel computing.
+
+    O(N).
 
     Args:
         x: ``[*, N]`` loads, not negative.
@@ -255,8 +269,8 @@ def load_balance(x: Array, alive: Array | None = None) -> Tensor:
     >>> load_balance(torch.tensor([3.0, 1.0, 2.0])).item()
     1.5
     """
-    x, alive = _with_mask(x, alive)
-    n, x = alive.sum(-1), torch.where(alive, x, 0).double()
+    x, alive = _loads(x, alive)
+    n = alive.sum(-1)
     total = x.sum(-1)
     return torch.where(total == 0, n / n, n * x.amax(-1) / total).float()
 
@@ -276,8 +290,8 @@ def load_variation(x: Array, alive: Array | None = None) -> Tensor:
     >>> load_variation(torch.tensor([1.0, 3.0])).item()
     0.5
     """
-    x, alive = _with_mask(x, alive)
-    n, x = alive.sum(-1), torch.where(alive, x, 0).double()
+    x, alive = _loads(x, alive)
+    n = alive.sum(-1)
     mean = x.sum(-1) / n
     spread = torch.where(alive, x - mean.unsqueeze(-1), 0.0).square().sum(-1) / n
     return torch.where(mean == 0, 0.0, spread.sqrt() / mean).float()
@@ -321,6 +335,8 @@ def categorical_diversity(probability: Array, alive: Array | None = None) -> Ten
     ``TV = 1/2 sum_k |p_ik - p_jk|``, the 1-Wasserstein distance where any two choices are one apart; otherwise as
     :func:`gaussian_diversity`, of which it is the discrete counterpart. From sorted values, O(K N log N).
 
+    After Bettini, Shankar and Prorok 2025 (arXiv:2305.02128) with the distance changed.
+
     Args:
         probability: ``[*, N, K]``.
         alive: ``[*, N]`` bool.
@@ -347,6 +363,20 @@ def _with_mask(x: Array, alive: Array | None, trailing: int = 0) -> tuple[Tensor
     if alive.dtype != torch.bool or alive.shape != shape:
         raise ValueError(f"mask: expected bool {tuple(shape)}, got {alive.dtype} {tuple(alive.shape)}")
     return x, alive
+
+
+def _loads(x: Array, alive: Array | None) -> tuple[Tensor, Tensor]:
+    """Loads in float64, zero for the dead, and the mask."""
+    x, alive = _with_mask(x, alive)
+    x = torch.where(alive, x, 0).double()
+    _in_range("x", x, 0.0, torch.inf)
+    return x, alive
+
+
+def _in_range(name: str, x: Tensor, low: float, high: float) -> None:
+    """Refuse what lies outside; on a GPU the check would wait for the device and is left out."""
+    if not x.is_cuda and x.numel() and not bool(((x >= low) & (x <= high)).all()):
+        raise ValueError(f"{name}: expected {low}..{high}, got {x.min().item()}..{x.max().item()}")
 
 
 def _entropy(counts: Tensor) -> Tensor:

@@ -5,13 +5,11 @@ The exact means over all pairs, O(N^2), are ``gaussian_diversity`` and ``categor
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from coordination.arrays import Array
 from coordination.metrics.streaming import Running, pair_sample
-
-Array = Tensor | np.ndarray
 
 
 def wasserstein(mean_a: Array, covariance_a: Array, mean_b: Array, covariance_b: Array) -> Tensor:
@@ -69,6 +67,8 @@ def sampled_categorical_diversity(
     probability: Array, pairs: int, generator: torch.Generator, alive: Array | None = None
 ) -> Running:
     """Diversity of categorical policies, the mean total variation ``1/2 sum_k |p_ik - p_jk|``, from random pairs.
+
+    After Bettini, Shankar and Prorok 2025 (arXiv:2305.02128), as :func:`sampled_gaussian_diversity`.
 
     Args:
         probability: ``[*, N, K]`` of every agent's choice for the same observation.

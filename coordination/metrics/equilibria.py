@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
-Array = Tensor | np.ndarray
+from coordination.arrays import Array
+
 TOLERANCE = 1e-9  # gains from deviating up to here are rounding
 
 
 def nash_equilibria(payoff: Array) -> Tensor:
     """Pure Nash equilibria of a game in normal form: joint actions that nobody gains from leaving alone (Nash 1950).
+
+    ``u_i(a) >= u_i(b_i, a_-i)`` for every agent i and action ``b_i``.
 
     Args:
         payoff: ``[N, A_1, ..., A_N]`` what each agent gets for every joint action; higher is better.
@@ -71,6 +73,8 @@ def price_of_anarchy(payoff: Array, cost: bool = False) -> tuple[float, float]:
 def cooperation_ratio(team_return: Array, optimum: Array) -> Tensor:
     """``J / J_opt``: the part of the best possible team return that is reached.
 
+    O(1) for each number.
+
     Args:
         team_return: ``[*]``.
         optimum: ``[*]`` or scalar, positive; an upper bound makes the ratio a lower bound.
@@ -92,6 +96,8 @@ def cooperation_ratio(team_return: Array, optimum: Array) -> Tensor:
 
 def deviation_stability(gain: Array, alive: Array | None = None, tolerance: float = TOLERANCE) -> Tensor:
     """Share of agents that gain nothing by leaving where they are: their coalition, role or action.
+
+    ``share of living i with gain_i <= tolerance``: 1 iff Nash (1950) stable. O(N).
 
     Args:
         gain: ``[*, N]`` what each agent would gain by its best deviation; ``-inf`` where it has none.

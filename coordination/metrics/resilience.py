@@ -5,13 +5,11 @@ from __future__ import annotations
 import heapq
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from coordination.arrays import Array
 from coordination.topology import Topology
-
-Array = Tensor | np.ndarray
 
 
 def percolation_robustness(topology: Topology, order: Array | Literal["degree"] = "degree") -> float:
@@ -98,6 +96,8 @@ def removal_regret(team_return: Array, without: Array) -> Tensor:
 
     The difference reward of an agent (Wolpert and Tumer 2002), normalised by the team's return.
 
+    O(N).
+
     Args:
         team_return: ``[*]`` return J of the whole team, positive.
         without: ``[*, N]`` return when agent i is taken out.
@@ -121,6 +121,8 @@ def removal_regret(team_return: Array, without: Array) -> Tensor:
 
 def responsibility(share: Array, alive: Array | None = None) -> Tensor:
     """Each agent's part of what happened: ``|phi_i| / sum over j of |phi_j|``, with phi Shapley values of the outcome.
+
+    O(N).
 
     Args:
         share: ``[*, N]`` Shapley values (or any attribution), of either sign.

@@ -13,7 +13,9 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
-Array = Tensor | np.ndarray
+from coordination.arrays import Array
+from coordination.metrics.streaming import Running
+
 CHUNK = 1 << 22  # distances held at once
 
 
@@ -52,6 +54,8 @@ def adjusted_rand(a: Array, b: Array) -> Tensor:
 def churn(label: Array) -> Tensor:
     """How much a grouping changes from step to step: ``1 - adjusted Rand index`` of neighbouring times.
 
+    One less the index of Hubert and Arabie (1985).
+
     Args:
         label: ``[T, *, N]`` integers over time; negative where an agent does not count.
 
@@ -74,6 +78,8 @@ def role_information(role: Array) -> Tensor:
     """How much knowing the agent says about its role: ``I(role; agent) = H(role) - H(role | agent)``.
 
     Agents are weighted evenly, each by its own distribution of roles over all samples in which it counts.
+
+    Mutual information (Shannon 1948) of role and agent.
 
     Args:
         role: ``[*, N]`` integers; negative where an agent does not count.
@@ -116,7 +122,7 @@ def silhouette(features: Array, label: Array) -> Tensor:
 
     Returns:
         Scalar in [-1, 1]: 1 for tight, distant groups, 0 on a border, negative if assigned wrongly. Euclidean; O(N^2 D)
-        time in chunks of bounded memory, so pass a sample of some thousand agents.
+        time in chunks of bounded memory, so use :func:`sampled_silhouette` for many agents.
 
     Raises:
         ValueError: If there are fewer than two groups.
@@ -124,24 +130,61 @@ def silhouette(features: Array, label: Array) -> Tensor:
     >>> round(silhouette(torch.tensor([[0.0], [1.0], [10.0], [11.0]]), torch.tensor([0, 0, 1, 1])).item(), 4)
     0.8997
     """
+    x, group = _grouped(features, label)
+    return _silhouettes(x, group, torch.arange(len(x), device=x.device)).mean().float()
+
+
+def sampled_silhouette(features: Array, label: Array, samples: int, generator: torch.Generator) -> Running:
+    """:func:`silhouette` of random agents, each against all others: unbiased for the mean over agents.
+
+    ``(1 / m) sum over drawn agents of (b - a) / max(a, b)`` (Rousseeuw 1987), drawn with replacement.
+
+    Args:
+        features: ``[N, D]`` behaviour of each agent.
+        label: ``[N]`` integers; agents with a negative one are left out.
+        samples: Agents drawn, m; the standard error falls as ``1 / sqrt(m)``.
+        generator: Draws them, on the device of ``features``.
+
+    Returns:
+        Scalar :class:`Running`: ``mean`` in [-1, 1] and its ``standard_error``. O(m N D).
+
+    Raises:
+        ValueError: If there are fewer than two groups, or no samples.
+
+    >>> x, label = torch.tensor([[0.0], [1.0], [10.0], [11.0]]), torch.tensor([0, 0, 1, 1])
+    >>> round(sampled_silhouette(x, label, 1000, torch.Generator().manual_seed(0)).mean.item(), 2)
+    0.9
+    """
+    x, group = _grouped(features, label)
+    if samples < 1:
+        raise ValueError(f"samples: must be at least 1, got {samples}")
+    drawn = torch.randint(len(x), (samples,), generator=generator, device=x.device)
+    return Running.empty(device=x.device).add(_silhouettes(x, group, drawn))
+
+
+def _grouped(features: Array, label: Array) -> tuple[Tensor, Tensor]:
+    """Behaviour ``[n, D]`` float64 and group ``[n]`` in 0..C-1 of the agents that count."""
     features, label = torch.as_tensor(features), _labels(label)
     if features.ndim != 2 or label.shape != features.shape[:1]:
         raise ValueError(f"silhouette: expected [N, D] and [N], got {tuple(features.shape)} and {tuple(label.shape)}")
-    x = features[label >= 0].double()
     names, group = label[label >= 0].unique(return_inverse=True)
     if len(names) < 2:
         raise ValueError(f"silhouette: needs at least two groups, got {len(names)}")
-    member = torch.nn.functional.one_hot(group, len(names)).double()
-    size = member.sum(0)
+    return features[label >= 0].double(), group
+
+
+def _silhouettes(x: Tensor, group: Tensor, chosen: Tensor) -> Tensor:
+    """``(b - a) / max(a, b)`` of the chosen agents ``[m]``."""
+    member = torch.nn.functional.one_hot(group).double()
+    size, mine = member.sum(0), group[chosen]
     rows = max(CHUNK // len(x), 1)
     total = torch.cat(
-        [torch.cdist(part, x, compute_mode="donot_use_mm_for_euclid_dist") @ member for part in x.split(rows)]
+        [torch.cdist(part, x, compute_mode="donot_use_mm_for_euclid_dist") @ member for part in x[chosen].split(rows)]
     )
-    own = total.gather(1, group.unsqueeze(1)).squeeze(1) / (size[group] - 1).clamp(min=1)
-    other = (total / size).scatter(1, group.unsqueeze(1), torch.inf).min(1).values
+    own = total.gather(1, mine.unsqueeze(1)).squeeze(1) / (size[mine] - 1).clamp(min=1)
+    other = (total / size).scatter(1, mine.unsqueeze(1), torch.inf).min(1).values
     widest = torch.maximum(own, other)
-    score = torch.where((size[group] > 1) & (widest > 0), (other - own) / torch.where(widest > 0, widest, 1.0), 0.0)
-    return score.mean().float()
+    return torch.where((size[mine] > 1) & (widest > 0), (other - own) / torch.where(widest > 0, widest, 1.0), 0.0)
 
 
 def hierarchic_social_entropy(distance: Array) -> float:

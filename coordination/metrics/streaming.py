@@ -5,13 +5,11 @@ A :class:`Running` is a struct, so it can be stacked, moved and checkpointed lik
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from coordination import tree
-
-Array = Tensor | np.ndarray
+from coordination.arrays import Array
 
 
 @tree.struct
@@ -88,6 +86,8 @@ def pair_sample(num_agents: int, pairs: int, generator: torch.Generator) -> tupl
     A mean over them is an unbiased estimate of the mean over all ``N (N - 1) / 2`` pairs, whose standard error falls as
     ``1 / sqrt(pairs)``.
 
+    O(P).
+
     Args:
         num_agents: Number of agents N, at least 2.
         pairs: How many.
@@ -113,6 +113,8 @@ def pair_sample(num_agents: int, pairs: int, generator: torch.Generator) -> tupl
 
 def interval(running: Running, z: float = 1.959964) -> tuple[Tensor, Tensor]:
     """Normal confidence interval of a mean, ``mean -+ z standard errors``; 95% by default.
+
+    O(1) for each stream.
 
     >>> low, high = interval(Running.empty().add(torch.tensor([1.0, 3.0])), z=2.0)
     >>> low.item(), high.item()

@@ -80,6 +80,9 @@ def evaluate(
 ) -> dict[str, Score]:
     """Coordination metrics of a trajectory.
 
+    O(T B (N + E)) and what each metric costs on top; formulas, ranges and sources stand with the functions that the
+    metrics are named after.
+
     Args:
         trajectory: Steps of one or many copies, time first where metrics over time are asked for.
         names: Which of :data:`METRICS` (and of ``own``); None for all that apply (that the trajectory has what they
@@ -91,6 +94,10 @@ def evaluate(
 
     Raises:
         ValueError: For an unknown name, or a metric asked for by name that the trajectory lacks something for.
+
+    >>> from coordination.signals import Trajectory
+    >>> evaluate(Trajectory.of([[1.0, 2.0], [3.0, 4.0]]), ["team_reward"])["team_reward"].value
+    5.0
     """
     return Meter(names, own).add(trajectory).table()
 
@@ -103,6 +110,11 @@ class Meter:
 
     Args:
         names, own: As in :func:`evaluate`; with None, the first trajectory decides.
+
+    >>> from coordination.signals import Trajectory
+    >>> meter = Meter(["team_reward"]).add(Trajectory.of([[1.0, 2.0]])).add(Trajectory.of([[3.0, 2.0]]))
+    >>> meter.table()["team_reward"].value
+    4.0
     """
 
     def __init__(self, names: Iterable[str] | None = None, own: Mapping[str, Metric] | None = None) -> None:

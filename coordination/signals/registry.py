@@ -36,6 +36,8 @@ _IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 def build(spec: str | Mapping | Iterable | None, audit: bool = False, **defaults: Any) -> SharedReward:
     """A :class:`SharedReward` from configuration.
 
+    O(number of stages).
+
     Args:
         spec: A name of :data:`STAGES`; an import path ``module:Class`` of a stage of your own; a mapping of names to
             arguments, applied in order; a stage object; or a list of any of these. None is the empty chain.

@@ -14,6 +14,8 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from coordination.arrays import Array
+
 
 class SparseOperator:
     """A fixed N x N sparse matrix applied along the agent axis of a batch.
@@ -67,7 +69,7 @@ class SparseOperator:
                 )
         return self._cache[key]
 
-    def __call__(self, x: Tensor, feature_dims: int = 0) -> Tensor:
+    def __call__(self, x: Array, feature_dims: int = 0) -> Tensor:
         """Apply the operator along the agent axis.
 
         Args:
@@ -81,6 +83,7 @@ class SparseOperator:
             ValueError: If the agent axis does not have N entries.
             TypeError: If ``x`` holds integers, to which weights would be rounded.
         """
+        x = torch.as_tensor(x)
         if not x.is_floating_point():
             raise TypeError(f"x: expected floating point values, got {str(x.dtype).removeprefix('torch.')}")
         axis = x.ndim - 1 - feature_dims

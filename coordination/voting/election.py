@@ -7,6 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from coordination.arrays import Array
 from coordination.channel import Channel, Stage
 from coordination.consensus import Extremum, run
 from coordination.graph import Graph
@@ -29,12 +30,12 @@ class Election:
 
 
 def elect_leader(
-    priority: Tensor,
+    priority: Array,
     graph: Topology | Graph,
     *,
     rounds: int | None = None,
-    alive: Tensor | None = None,
-    ids: Tensor | None = None,
+    alive: Array | None = None,
+    ids: Array | None = None,
     channel: Channel | Stage | None = None,
     generator: torch.Generator | None = None,
 ) -> Election:
@@ -63,8 +64,9 @@ def elect_leader(
     tensor([1, 1, 1])
     """
     priority = torch.as_tensor(priority)
-    number = torch.arange(priority.shape[-1], device=priority.device) if ids is None else ids
+    number = torch.arange(priority.shape[-1], device=priority.device) if ids is None else torch.as_tensor(ids)
     if alive is not None:
+        alive = torch.as_tensor(alive, device=priority.device)
         priority = torch.where(alive, priority, torch.zeros_like(priority))
     if priority.is_floating_point() and bool(priority.isnan().any()):
         raise ValueError("priority: is NaN for a living agent")

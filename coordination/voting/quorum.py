@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from coordination.arrays import Array
 from coordination.voting.weighted import tally
 
 
@@ -13,6 +15,8 @@ def quorum_size(num_voters: int, f: int, byzantine: bool = False) -> int:
 
     Two quorums of q share at least ``2 q - n``. Crashes: ``q = floor(n/2) + 1``, for n >= 2 f + 1. Liars: ``q = ceil((n
     + f + 1) / 2)``, so that f + 1 are shared, for n >= 3 f + 1 (Malkhi and Reiter 1998).
+
+    O(1).
 
     Args:
         num_voters: n.
@@ -35,17 +39,21 @@ def quorum_size(num_voters: int, f: int, byzantine: bool = False) -> int:
 def quorum_overlap(num_voters: int, size: int) -> int:
     """Fewest voters that two quorums of ``size`` share: ``max(2 size - n, 0)``.
 
+    By counting (Malkhi and Reiter 1998). O(1).
+
     >>> quorum_overlap(7, 5)
     3
     """
     return max(2 * size - num_voters, 0)
 
 
-def decide(choice: Tensor, num_options: int, f: int, byzantine: bool = False) -> Tensor:
+def decide(choice: Array, num_options: int, f: int, byzantine: bool = False) -> Tensor:
     """The option with a quorum behind it; O(V).
 
     Every honest count of the same votes decides the same, and never two options, with up to f failures among the V
     voters.
+
+    Quorums as in :func:`quorum_size` (Malkhi and Reiter 1998).
 
     Args:
         choice: ``[*, V]`` int64 option of each voter; -1 where no vote arrived.
@@ -61,4 +69,4 @@ def decide(choice: Tensor, num_options: int, f: int, byzantine: bool = False) ->
     """
     counts = tally(choice, num_options)
     most, option = counts.max(-1)
-    return torch.where(most >= quorum_size(choice.shape[-1], f, byzantine), option, -1)
+    return torch.where(most >= quorum_size(np.shape(choice)[-1], f, byzantine), option, -1)

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from coordination.arrays import Array
 from coordination.names import unknown
 from coordination.voting.ballots import borda, copeland, pairwise, plurality
 
@@ -15,8 +16,11 @@ RULES = ("plurality", "borda", "copeland", "schulze", "ranked_pairs")
 MAX_TIED = 12  # majorities of equal strength on common cycles that ranked pairs takes in every order
 
 
-def vote(ranks: Tensor, rule: Rule, weight: Tensor | None = None) -> Tensor:
+def vote(ranks: Array, rule: Rule, weight: Array | None = None) -> Tensor:
     """Winners of an election, ties included.
+
+    O(V M^2) to count; then what the rule costs, with its source: :func:`schulze` and :func:`ranked_pairs`; Borda 1781;
+    Copeland 1951.
 
     Args:
         ranks: ``[*, V, M]``, lower is better; see :mod:`coordination.voting.ballots`.
@@ -43,7 +47,7 @@ def vote(ranks: Tensor, rule: Rule, weight: Tensor | None = None) -> Tensor:
     raise ValueError(unknown("voting rule", rule, RULES))
 
 
-def strongest_paths(wins: Tensor, strength: Literal["votes", "margins"] = "votes") -> Tensor:
+def strongest_paths(wins: Array, strength: Literal["votes", "margins"] = "votes") -> Tensor:
     """Strength of the strongest path between candidates: its weakest majority, maximised over paths.
 
     Max-min Floyd-Warshall on the contests won, for a whole batch at once; O(M^3) (Schulze 2011, section 2.3).
@@ -63,6 +67,7 @@ def strongest_paths(wins: Tensor, strength: Literal["votes", "margins"] = "votes
     """
     if strength not in ("votes", "margins"):
         raise ValueError(f"strength: 'votes' or 'margins', got {strength!r}")
+    wins = torch.as_tensor(wins)
     count = wins if strength == "votes" else wins - wins.mT
     path = torch.where(wins > wins.mT, count, 0)
     for k in range(wins.shape[-1]):
@@ -70,7 +75,7 @@ def strongest_paths(wins: Tensor, strength: Literal["votes", "margins"] = "votes
     return path.masked_fill(torch.eye(wins.shape[-1], dtype=torch.bool, device=wins.device), 0)
 
 
-def schulze(wins: Tensor, strength: Literal["votes", "margins"] = "votes") -> Tensor:
+def schulze(wins: Array, strength: Literal["votes", "margins"] = "votes") -> Tensor:
     """Schulze winners ``[*, M]`` bool: no path to them is stronger than theirs back (Schulze 2011); O(M^3).
 
     >>> schulze(torch.tensor([[0, 2, 1], [1, 0, 2], [2, 1, 0]]))
@@ -80,7 +85,7 @@ def schulze(wins: Tensor, strength: Literal["votes", "margins"] = "votes") -> Te
     return (path >= path.mT).all(-1)
 
 
-def ranked_pairs(wins: Tensor) -> Tensor:
+def ranked_pairs(wins: Array) -> Tensor:
     """Ranked-pairs winners ``[*, M]`` bool (Tideman 1987).
 
     Majorities are kept by falling margin unless they close a cycle with those kept before. Majorities of equal margin
@@ -96,6 +101,7 @@ def ranked_pairs(wins: Tensor) -> Tensor:
     >>> ranked_pairs(torch.tensor([[0, 2, 1], [1, 0, 2], [2, 1, 0]]))
     tensor([True, True, True])
     """
+    wins = torch.as_tensor(wins)
     size = wins.shape[-1]
     margins = (wins - wins.mT).reshape(-1, size, size).cpu().tolist()
     winners = [[c in found for c in range(size)] for found in map(_undominated, margins)]

@@ -26,9 +26,15 @@ from marl.rewards.signals import Rewards
 VALUE_DECAY = 0.99  # the past's weight at each iteration in the moments of value targets: they follow the policy
 
 
+TINY = 1e-8  # below this a variance says nothing
+
+
 @tree.struct
 class Samples:
-    """The M states of a rollout with everything the losses need, ``[M, N]`` each."""
+    """The M states of a rollout with everything the losses need, ``[M, N]`` each.
+
+    ``target`` and ``value`` are in the critic's own units; ``value`` is what it put out before the first update.
+    """
 
     view: View = tree.axes("")
     action: Tensor = tree.axes("N A")
@@ -95,20 +101,18 @@ class PPO(Algorithm):
         for inputs in {self.policy.inputs, self.critic.inputs}:  # type: ignore[arg-type]
             if inputs.moments is not None:
                 inputs.moments.update(samples.view.obs, samples.view.alive)
-        explained = 1 - masked_var(samples.target - samples.value, samples.keep) / masked_var(
-            samples.target, samples.keep
-        )
+        spread, rest = (masked_var(x, samples.keep) for x in (samples.target, samples.target - samples.value))
+        explained = torch.where(spread > TINY, 1 - rest / spread.clamp(min=TINY), 0.0)
         return {**_mean(records), "explained_variance": explained}
 
     @torch.no_grad()
     def prepare(self, rollout: Batch) -> Samples:
         """Advantages and value targets of a rollout, flattened to its ``T * B`` states."""
-        alive = rollout.view.alive[:-1]
-        reward = torch.where(alive, self.rewards(rollout), 0.0)  # an empty slot may hold anything
-        value = self.value(rollout.view)
-        final = None if rollout.final is None else self.value(rollout.final)
-        following = rollout.successor(value, final)
-        value, keep, config = value[:-1], rollout.keep, self.config
+        reward, keep, config = self.rewards(rollout), rollout.keep, self.config
+        output = self.critic(rollout.view)
+        value = self.in_reward_units(output)
+        final = None if rollout.final is None else self.in_reward_units(self.critic(rollout.final))
+        following, value = rollout.successor(value, final), value[:-1]
         acts = None if rollout.view.acts is None else keep
         advantage = gae(reward, value, following, rollout.terminated, rollout.cut, config.gamma, config.lam, acts)
         target = advantage + value
@@ -117,17 +121,19 @@ class PPO(Algorithm):
             advantage = (advantage - mean) / (masked_var(advantage, keep).sqrt() + 1e-8)
         if self.moments is not None:
             self.moments.update(target.unsqueeze(-1), keep)
-            value, target = (self.moments.normalise(x.unsqueeze(-1)).squeeze(-1) for x in (value, target))
+            target = self.moments.normalise(target.unsqueeze(-1), limit=None).squeeze(-1)
         assert rollout.log_prob is not None
-        log_prob = rollout.log_prob
-        rows = {"log_prob": log_prob, "advantage": advantage, "target": target, "value": value}
+        rows = {"log_prob": rollout.log_prob, "advantage": advantage, "target": target, "value": output[:-1]}
         kept = {name: torch.where(keep, x, 0.0).flatten(0, 1) for name, x in rows.items()}
         return Samples(rollout.states(), rollout.action.flatten(0, 1), keep=keep.flatten(0, 1), **kept)
 
     def value(self, view: View) -> Tensor:
         """Values ``[*, N]`` in units of reward."""
-        value = self.critic(view)
-        return value if self.moments is None else self.moments.denormalise(value.unsqueeze(-1)).squeeze(-1)
+        return self.in_reward_units(self.critic(view))
+
+    def in_reward_units(self, output: Tensor) -> Tensor:
+        """Critic outputs ``[*, N]`` as values: times the deviation plus the mean of past targets."""
+        return output if self.moments is None else self.moments.denormalise(output.unsqueeze(-1)).squeeze(-1)
 
     def losses(self, samples: Samples) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The loss of each parameter group, and what to report."""

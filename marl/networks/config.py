@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from marl.config import Config
 
@@ -22,7 +22,7 @@ class MLPConfig(Config):
     """
 
     name: Literal["mlp"] = "mlp"
-    hidden: tuple[int, ...] = Field(default=(128, 128), min_length=1)
+    hidden: tuple[PositiveInt, ...] = Field(default=(128, 128), min_length=1)
     activation: Activation = "relu"
     layer_norm: bool = False
 

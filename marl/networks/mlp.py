@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from envs.base import View
 from marl.networks.sharing import Linear, Sharing, relu_gain
 
-ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "silu": nn.functional.silu}
+# in place where the gradient needs the result alone: one buffer less a layer
+ACTIVATIONS = {"relu": torch.relu_, "tanh": torch.tanh_, "silu": nn.functional.silu}
 
 
 class MLP(nn.Module):

@@ -62,9 +62,10 @@ class RunningMoments(nn.Module):
         """``[N, D]`` standard deviations."""
         return self.var.clamp(min=1e-8).sqrt()[self.group_of]
 
-    def normalise(self, x: Tensor, limit: float = 10.0) -> Tensor:
-        """``(x - mean) / std`` of ``x [*, N, D]``, clipped to ``limit`` standard deviations."""
-        return ((x - self.mean[self.group_of]) / self.scale()).clamp(-limit, limit)
+    def normalise(self, x: Tensor, limit: float | None = 10.0) -> Tensor:
+        """``(x - mean) / std`` of ``x [*, N, D]``, clipped to ``limit`` standard deviations unless that is None."""
+        scaled = (x - self.mean[self.group_of]) / self.scale()
+        return scaled if limit is None else scaled.clamp(-limit, limit)
 
     def denormalise(self, x: Tensor) -> Tensor:
         """Inverse of :meth:`normalise`, without the clipping."""

@@ -13,6 +13,7 @@ from envs.base import VectorEnv, View
 from envs.spec import AgentSpec
 from marl.networks.policy import Policy
 
+MAX_STEPS = 100_000  # an episode longer than this will not end
 Act = Callable[[View], Tensor]  # view [B, N, ...] to the action the environment receives [B, N, A]
 
 
@@ -37,8 +38,9 @@ class Evaluation:
 
     @property
     def standard_error(self) -> float:
-        """Standard error of :attr:`mean`."""
-        return float(self.returns.sum(1).std() / len(self.returns) ** 0.5)
+        """Standard error of :attr:`mean`; zero for a single episode."""
+        n = len(self.returns)
+        return float(self.returns.sum(1).std() / n**0.5) if n > 1 else 0.0
 
 
 def network_act(policy: Policy, generator: torch.Generator | None = None) -> Act:
@@ -61,6 +63,9 @@ def evaluate(env: VectorEnv, act: Act, episodes: int, seed: int) -> Evaluation:
         act: Who acts.
         episodes: How many; rounded up to a multiple of the number of copies.
         seed: Seed of the episodes.
+
+    Raises:
+        ValueError: If an episode goes on for more than 100,000 steps.
     """
     rounds = -(-episodes // env.num_envs)
     teams = torch.nn.functional.one_hot(torch.tensor(env.agents.team)).float().to(env.device)  # [N, teams]
@@ -72,8 +77,12 @@ def evaluate(env: VectorEnv, act: Act, episodes: int, seed: int) -> Evaluation:
     sums = {name: torch.zeros(env.num_envs, device=env.device) for name in names}
     ended: list[tuple[Tensor, ...]] = []
     while bool((counts < rounds).any()):
+        if float(length.max()) >= MAX_STEPS:
+            raise ValueError(
+                f"evaluate: an episode did not end within {MAX_STEPS:,} steps; give the environment a limit"
+            )
         step = env.step(act(view))
-        running, length = running + step.reward @ teams, length + 1
+        running, length = running + torch.where(view.alive, step.reward, 0.0) @ teams, length + 1
         for name in names:
             sums[name] = _fold(sums[name], step.info[name], env.agents.info[name])
         taken = step.over & (counts < rounds)

@@ -28,9 +28,10 @@ class Rewards(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Rewards ``[T, B, N]`` to learn from."""
-        reward = batch.reward
+        alive = batch.view.alive[:-1]
+        reward = torch.where(alive, batch.reward, 0.0)  # an empty slot may hold anything
         if self.shared.stages:
-            reward = self.shared(trajectory(batch, self.team)).reward
+            reward = torch.where(alive, self.shared(trajectory(batch, self.team)).reward, 0.0)
         if self.scale is not None:
             reward = self.scale(reward, batch.cut, batch.keep)
         return reward

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from marl.storage.checkpoint import Checkpoints
-from marl.experiment import Experiment
+from marl.experiment import Experiment, torch_threads
 from marl.runs.folders import new_folder, run_folders
 from marl.report.progress import Progress as Display
 from marl.runs.run import Run
@@ -34,60 +35,69 @@ def train(**keys: Any) -> Run | list[Run]:
 def train_all(experiments: Sequence[Settings], jobs: int = 1) -> list[Run]:
     """Train each experiment, ``jobs`` at a time; more than one at a time take processes of their own."""
     if jobs == 1 or len(experiments) == 1:
-        return [_train_one(s) for s in experiments]
+        return _until_interrupted(_train_one, experiments)
     run_side_by_side(experiments, jobs)
-    return [Run(s.run_dir) for s in experiments if s.run_dir is not None]
+    return [Run(s.run_dir) for s in experiments if s.run_dir is not None and s.run_dir.exists()]
 
 
-def resume(path: Path | str, env: Any = None) -> Run | list[Run]:
-    """Go on with the run in a folder, or with every unfinished run of a folder of seeds."""
-    runs = resume_runs(path, env)
+def _until_interrupted(one: Callable[[Any], Run], many: Sequence[Any]) -> list[Run]:
+    """Each in turn, none after one that Ctrl-C stopped."""
+    runs: list[Run] = []
+    for item in many:
+        runs.append(one(item))
+        if not runs[-1].finished:
+            break
+    return runs
+
+
+def resume(path: Path | str, **objects: Any) -> Run | list[Run]:
+    """Go on with the run in a folder, or with every unfinished run of a folder of seeds.
+
+    Args:
+        path: The folder.
+        objects: ``env``, ``graph``, ``signals`` or ``wrappers``, where they were objects.
+    """
+    runs = resume_runs(path, objects)
     return runs[0] if len(runs) == 1 else runs
 
 
-def resume_runs(path: Path | str, env: Any = None) -> list[Run]:
+def resume_runs(path: Path | str, objects: Mapping[str, Any] | None = None) -> list[Run]:
     """Like :func:`resume`; always a list.
 
     Raises:
         ConfigError: If there is no run.
         CheckpointError: If its last checkpoint is damaged.
     """
-    return [_resume_one(Run(folder, env)) for folder in run_folders(Path(path))]
+    return _until_interrupted(_resume_one, [Run(folder, objects) for folder in run_folders(Path(path))])
 
 
-def load(path: Path | str, env: Any = None) -> Run:
+def load(path: Path | str, **objects: Any) -> Run:
     """The run in a folder.
 
     Args:
         path: The run folder.
-        env: The environment, where it was an object or a factory.
+        objects: ``env``, ``graph``, ``signals`` or ``wrappers``, where they were objects.
     """
-    return Run(path, env)
+    return Run(path, objects)
 
 
 def _train_one(s: Settings) -> Run:
-    experiment = Experiment(s)  # before the folder: what cannot be built leaves nothing behind
-    try:
-        folder = new_folder(s)
+    with torch_threads(s.threads), closing(Experiment(s)) as experiment:  # what cannot be built leaves no folder
+        run = Run(new_folder(s), live=s)
         experiment.start()
-        return _train(experiment, Run(folder, None if isinstance(s.env, str) else s.env))
-    finally:
-        experiment.close()
+        return _train(experiment, run)
 
 
 def _resume_one(run: Run) -> Run:
     if run.finished:
         return run
     checkpoints = Checkpoints(run.folder / "checkpoints")
-    experiment = Experiment(run.settings)
-    try:
+    with torch_threads(run.settings.threads), closing(Experiment(run.settings)) as experiment:
         if (checkpoints.folder / "latest").exists():
             experiment.load_state_dict(checkpoints.load())
         else:
             experiment.start()  # stopped before the first checkpoint: the run begins again
         return _train(experiment, run)
-    finally:
-        experiment.close()
 
 
 def _train(experiment: Experiment, run: Run) -> Run:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,22 +37,25 @@ class Run:
 
     Args:
         folder: Where it lies.
-        env: The environment, where it was given as an object or a factory and cannot be named in a file.
+        objects: What was given as an object and cannot be named in a file: ``env``, ``graph``, ``signals``, ``wrappers``.
+        live: The settings, where they are at hand; otherwise ``config.yaml`` is read.
 
     Raises:
-        ConfigError: If the folder holds no run, or its environment must be given.
+        ConfigError: If the folder holds no run, or an object must be given.
     """
 
-    def __init__(self, folder: Path | str, env: Any = None) -> None:
+    def __init__(self, folder: Path | str, objects: Mapping[str, Any] | None = None, live: Settings | None = None) -> None:
         self.folder = Path(folder)
         if not (self.folder / "config.yaml").is_file():
             raise ConfigError(f"{self.folder} is no run folder: it has no config.yaml")
-        data = read_yaml(self.folder / "config.yaml")
-        if env is not None:
-            data["env"] = env
-        self.settings: Settings = settings(data)
-        if isinstance(self.settings.env, str) and self.settings.env.startswith("<"):
-            raise ConfigError(f"{self.folder}: the environment was the object {self.settings.env}; give it as env=")
+        if live is not None:
+            self.settings: Settings = live
+            return
+        data = {**read_yaml(self.folder / "config.yaml"), **(objects or {})}
+        for name in ("env", "graph", "signals", "wrappers"):
+            if "'<" in repr(data.get(name)):
+                raise ConfigError(f"{self.folder}: {name} was the object {data[name]}; give it as {name}=")
+        self.settings = settings(data)
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
@@ -100,7 +103,8 @@ class Run:
         which: str = "latest",
         seed: int = 0,
         policies: Sequence[str] = POLICIES,
-        **changes: Any,
+        changes: Mapping[str, Any] | None = None,
+        **more: Any,
     ) -> dict[str, Evaluation]:
         """Play whole episodes: the policy greedy and stochastic, a random one, and a scripted one if there is one.
 
@@ -109,9 +113,10 @@ class Run:
             which: Checkpoint: ``latest``, ``best`` or a number.
             seed: Seed of the episodes.
             policies: Which of these to play.
-            changes: Other settings of the environment (``env``, ``env_args``, ``graph``, ``wrappers``), to test the
-                same weights elsewhere.
+            changes, more: Other settings of the environment (``env``, ``env_args``, ``graph``, ``wrappers``), to test
+                the same weights elsewhere.
         """
+        changes = {**(changes or {}), **more}
         if unknown := sorted(set(changes) - set(ENVIRONMENT_KEYS)):
             raise ConfigError(f"evaluate: {', '.join(unknown)} cannot be changed; only {', '.join(ENVIRONMENT_KEYS)}")
         chosen = changed(self.settings, changes)
@@ -126,12 +131,16 @@ class Run:
     def finish(self, resume: str = "exact") -> None:
         """Evaluate the last policy and write ``result.json``, ``episode.json`` and ``report.html``."""
         s, rows = self.settings, self.metrics()
+        if not rows:
+            raise ConfigError(f"{self.folder / 'metrics.jsonl'} has no rows; they were lost after the last checkpoint")
         env = evaluation_env(s, s.evaluate.final_episodes, torch.device("cpu"))
         policy = self.algorithm(env).policy
+        few = evaluation_env(s, min(METRIC_EPISODES, s.evaluate.final_episodes), torch.device("cpu"))
         with torch_threads(s.threads):
             found = evaluate_all(s, env, policy, s.evaluate.final_episodes, rng.derive(s.seed, "final"))
-            seen = record(env, network_act(policy), rng.derive(s.seed, "record"))
+            seen = record(few, network_act(policy), rng.derive(s.seed, "record"))
         env.close()
+        few.close()
         result = {
             "env": s.plain()["env"],
             "algorithm": s.recipe,
@@ -160,10 +169,24 @@ def evaluate_all(
     generator = rng.generator(seed, "actions", device=env.device)
     acts: dict[str, Act] = {"greedy": network_act(policy), "stochastic": network_act(policy, generator)}
     acts["random"] = lambda view: random_action(view, env.agents, generator)
-    if (target := registry.scripted(s.env) if isinstance(s.env, str) else None) is not None:
-        scripted = registry.load(target)
-        acts["scripted"] = lambda view: scripted(view, env.agents)
+    if (scripted := scripted_act(s, env)) is not None:
+        acts["scripted"] = scripted
+    if missing := sorted(set(policies) - set(POLICIES)):
+        raise ConfigError(f"policies: expected some of {', '.join(POLICIES)}, got {', '.join(missing)}")
     return {name: evaluate(env, act, episodes, seed) for name, act in acts.items() if name in policies}
+
+
+def scripted_act(s: Settings, env: VectorEnv) -> Act | None:
+    """The hand-written policy of this environment, if there is one and it can read what is seen here."""
+    target = registry.scripted(s.env) if isinstance(s.env, str) else None
+    if target is None or s.wrappers:
+        return None
+    scripted = registry.load(target)
+    try:
+        scripted(env.reset(0), env.agents)
+    except ValueError:  # other observations than it was written for
+        return None
+    return lambda view: scripted(view, env.agents)
 
 
 def changed(s: Settings, changes: dict[str, Any]) -> Settings:

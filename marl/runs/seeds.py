@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -32,8 +33,9 @@ def parse_seeds(value: Any) -> list[int]:
         first, last = map(int, found.groups())
         if first <= last:
             return list(range(first, last + 1))
-    if isinstance(value, Sequence) and value and all(isinstance(x, int) for x in value):
-        return list(value)
+    if isinstance(value, Sequence) and value and all(isinstance(x, int) and x >= 0 for x in value):
+        if len(set(value)) == len(value):
+            return list(value)
     raise ConfigError(f"seed: expected a number, a list, or a range such as 0..4, got {value!r}")
 
 
@@ -69,14 +71,20 @@ def run_side_by_side(settings: Sequence[Settings], jobs: int) -> None:
     waiting = list(settings)
     running: list[tuple[Settings, subprocess.Popen]] = []
     failed: list[str] = []
-    while waiting or running:
-        while waiting and len(running) < jobs:
-            running.append(_start(waiting.pop(0)))
-        for one in [r for r in running if r[1].poll() is not None]:
-            running.remove(one)
-            if one[1].returncode not in (0, 130):
-                failed.append(f"seed {one[0].seed}: {_last_line(one[0])}")
-        time.sleep(POLL_SECONDS)
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                running.append(_start(waiting.pop(0)))
+            for one in [r for r in running if r[1].poll() is not None]:
+                running.remove(one)
+                if one[1].returncode not in (0, 130):
+                    failed.append(f"seed {one[0].seed}: {_last_line(one[0])}")
+            time.sleep(POLL_SECONDS)
+    finally:  # on Ctrl-C every process saves and ends
+        for _, process in running:
+            process.send_signal(signal.SIGINT)
+        for _, process in running:
+            process.wait()
     if failed:
         raise RuntimeError("; ".join(failed))
 
@@ -88,9 +96,9 @@ def _start(s: Settings) -> tuple[Settings, subprocess.Popen]:
     s.run_dir.parent.mkdir(parents=True, exist_ok=True)
     config = s.run_dir.with_suffix(".yaml")
     write_atomic(config, s.to_yaml())
-    command = [sys.executable, "-m", "marl.cli", "train", str(config)]
+    command = [sys.executable, "-m", "marl.cli", "train", config.name]
     with s.run_dir.with_suffix(".log").open("wb") as log:
-        return s, subprocess.Popen(command, stdout=log, stderr=log)
+        return s, subprocess.Popen(command, stdout=log, stderr=log, cwd=config.parent)
 
 
 def _last_line(s: Settings) -> str:

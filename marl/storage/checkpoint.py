@@ -53,9 +53,9 @@ class Checkpoints:
         write_atomic(self.folder / f"{name}.safetensors", data)
         sums = {"tensors": _digest(data), "state": _digest(plain.encode())}
         write_atomic(self.folder / f"{name}.json", json.dumps({"format": FORMAT, "sha256": sums, "state": plain}))
-        write_atomic(self.folder / "latest", name)
         if best:
             write_atomic(self.folder / "best", name)
+        write_atomic(self.folder / "latest", name)
         self._tidy()
         return self.folder / f"{name}.json"
 
@@ -65,12 +65,12 @@ class Checkpoints:
         Raises:
             CheckpointError: If there is none, or it is damaged.
         """
-        name = self._pointed(which) if which in ("latest", "best") else which
+        name = self._pointed(which) if which in ("latest", "best") else which.zfill(8)
         path = self.folder / f"{name}.json"
         try:
             head = json.loads(path.read_text())
-            plain, sums = head["state"], head["sha256"]
-            form = head["format"]
+            plain, form = head["state"], head["format"]
+            sums = {name: str(head["sha256"][name]) for name in ("tensors", "state")}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"checkpoint {path} cannot be read: {_reason(error)}") from None
         if form != FORMAT:
@@ -94,7 +94,7 @@ class Checkpoints:
     def _pointed(self, which: str) -> str:
         try:
             return (self.folder / which).read_text().strip()
-        except OSError:
+        except (OSError, ValueError):
             raise CheckpointError(f"no {which} checkpoint in {self.folder}") from None
 
     def _tidy(self) -> None:

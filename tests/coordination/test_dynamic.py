@@ -93,6 +93,11 @@ def test_inputs_that_stand_still_are_averaged_exactly():
         protocol.step(state, CIRCLE)
     with pytest.raises(ValueError, match=r"signal: expected \[\*, N, D\] = \(10, 1\), got \(10,\)"):
         run(DynamicAverage(lambda k: torch.zeros(10)), torch.zeros(10), CIRCLE, rounds=1)
+    apart = Topology([[0, 1, 2, 3], [1, 0, 3, 2]], 4)
+    with pytest.raises(ValueError, match="error_bound: needs a connected graph and weights that converge"):
+        EventTriggered(0.1).error_bound(apart)
+    with pytest.raises(ValueError, match="delay_margin: 'custom' has no links"):
+        delay_margin(Topology(np.zeros((2, 0)), 3))
     with pytest.raises(ValueError, match="needs a connected graph"):
         tracking_error(topology(nx.Graph([(0, 1), (2, 3)])), torch.zeros(4))
 

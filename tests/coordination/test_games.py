@@ -161,3 +161,8 @@ def test_bad_input_is_refused(build, message):
 def test_a_mask_must_be_boolean():
     with pytest.raises(TypeError, match="expected bool"):
         TabularGame(torch.zeros(4)).value(torch.zeros(1, 2))
+
+
+def test_worths_that_are_no_numbers_are_refused():
+    with pytest.raises(ValueError, match="every worth must be finite"):
+        tabulate(TabularGame(torch.tensor([0.0, torch.nan])))

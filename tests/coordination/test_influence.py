@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordination.graph import Graph
+from coordination.metrics import total_correlation
 from coordination.metrics.influence import (
     by_influencer,
     causal_influence,
@@ -112,6 +113,23 @@ def test_influence_gradients_are_exact():
     heard = torch.randn(2, 3, 4, generator=draw, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(causal_influence, (policy, heard))
     assert torch.autograd.gradcheck(lambda p, h: social_influence(torch.tensor([1, 2]), p, h), (policy, heard))
+
+
+def test_dit_agrees_on_random_tables():
+    dit = pytest.importorskip("dit")
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        counts = rng.integers(0, 4, (2, 3, 2)) + (np.indices((2, 3, 2)).sum(0) == 0)
+        outcomes = list(np.ndindex(2, 3, 2))
+        reference = dit.Distribution(outcomes, (counts / counts.sum()).ravel())
+        samples = np.repeat(np.array(outcomes), counts.ravel(), axis=0)
+        bits = dit.multivariate.total_correlation(reference)
+        assert total_correlation(samples).item() == pytest.approx(bits * math.log(2), abs=1e-6)
+        table = counts.sum(2) / counts.sum()
+        bits = dit.shannon.mutual_information(reference, [0], [1])
+        assert mutual_information(table).item() == pytest.approx(bits * math.log(2), abs=1e-6)
+        message, action = np.log(table.sum(1)), np.log(np.maximum(table, 1e-300) / table.sum(1, keepdims=True))
+        assert causal_influence(message, action).item() == pytest.approx(bits * math.log(2), abs=1e-6)
 
 
 def test_positive_listening_ranges_from_deaf_to_obedient():

@@ -244,3 +244,17 @@ def test_masks_of_another_shape_or_kind_are_refused():
         metrics.gini(torch.ones(2, 4), torch.ones(4, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"mask: expected bool \(4,\), got torch\.float32 \(4,\)"):
         metrics.jain(torch.ones(4), torch.ones(4))
+
+
+def test_numbers_out_of_range_and_other_sizes_are_refused():
+    with pytest.raises(ValueError, match=r"action: expected 0\.\.2, got 0\.\.7"):
+        metrics.action_synchrony(torch.tensor([0, 7]), 3)
+    for fairness in (metrics.gini, metrics.jain, metrics.load_balance, metrics.load_variation):
+        with pytest.raises(ValueError, match=r"x: expected 0\.0\.\.inf, got -1\.0\.\.2\.0"):
+            fairness(torch.tensor([-1.0, 2.0]))
+    with pytest.raises(ValueError, match=r"x: expected \[\*, N, D\] with N = 4, got \(3, 2\)"):
+        metrics.disagreement_energy(torch.ones(3, 2), ring(4))
+    with pytest.raises(ValueError, match=r"label: expected integers \[\*, N\] with N = 4, got torch\.int64 \(3,\)"):
+        modularity(torch.zeros(3, dtype=torch.int64), ring(4))
+    with pytest.raises(ValueError, match="label: expected integers"):
+        modularity(torch.zeros(4), ring(4))

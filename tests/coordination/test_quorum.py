@@ -77,6 +77,8 @@ def test_ties_count_half():
     assert majority_accuracy(np.array([0.6, 0.6])) == pytest.approx(0.36 + 0.48 / 2)
     with pytest.raises(ValueError, match="V <= 20"):
         majority_accuracy(np.full(21, 0.6))
+    with pytest.raises(ValueError, match="competence: expected probabilities"):
+        majority_accuracy(np.array([0.6, 1.5]))
     with pytest.raises(ValueError, match="must be in"):
         log_odds(torch.tensor([1.0]))
 

@@ -6,7 +6,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordination.metrics.roles import adjusted_rand, churn, hierarchic_social_entropy, role_information, silhouette
+from coordination.metrics import interval
+from coordination.metrics.roles import (
+    adjusted_rand,
+    churn,
+    hierarchic_social_entropy,
+    role_information,
+    sampled_silhouette,
+    silhouette,
+)
 
 
 def pair_count_ari(a, b):
@@ -74,6 +82,20 @@ def test_silhouette_of_tight_and_wrong_groups():
     assert silhouette(x, torch.tensor([0, 0, 1, -1, -1])).item() == pytest.approx((0.9 + 8 / 9) / 3, abs=1e-6)
     with pytest.raises(ValueError, match="needs at least two groups, got 1"):
         silhouette(x, torch.zeros(5, dtype=torch.long))
+
+
+def test_sampled_silhouette_covers_the_exact_one_as_often_as_its_error_says():
+    draw = torch.Generator().manual_seed(0)
+    label = torch.arange(60) % 3 - (torch.arange(60) > 56).long() * 4  # the last three do not count
+    x = torch.randn(60, 2, generator=draw) + 2 * label.unsqueeze(1)
+    exact = silhouette(x, label).item()
+    inside = 0
+    for _ in range(100):
+        low, high = interval(sampled_silhouette(x, label, 100, draw))
+        inside += int(low <= exact <= high)
+    assert inside >= 88  # of 95 expected: three standard deviations
+    with pytest.raises(ValueError, match="samples: must be at least 1, got 0"):
+        sampled_silhouette(x, label, 0, draw)
 
 
 def test_hierarchic_social_entropy_by_hand():

@@ -163,7 +163,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
 def test_a_full_disk_ends_in_one_line_and_the_last_checkpoint_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from marl.report import files
+    from marl.storage import files
 
     folder, real = tmp_path / "run", files.AppendFile.write
     written = []

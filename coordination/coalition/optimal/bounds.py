@@ -21,6 +21,9 @@ def upper_bound(game: Game) -> float:
     :class:`FactorGame`: the best partition of every factor's scope on its own, O(F Bell(K)). Any game of up to 16
     agents: prices (:func:`supporting_prices`), O(2^N) a round. Anything else: infinity.
 
+    ``bound >= sum of v(C) over the coalitions of any partition``; Bansal, Blum and Chawla 2004 for pairs, Bondareva
+    1963 and Shapley 1967 for prices.
+
     >>> upper_bound(PairwiseGame(torch.zeros(3), [[0, 1], [1, 2]], torch.tensor([2.0, -1.0])))
     2.0
     """

@@ -72,8 +72,10 @@ class Exact:
 def optimal_structure(game: Game) -> Coalitions:
     """The coalition structure of highest worth by dynamic programming: ``upper_bound == value``.
 
-    Time (3^(N-1) + 2^N) / 2 splits, memory 2^N doubles. 20 agents take about two seconds with numba,
+    O(3^N): (3^(N-1) + 2^N) / 2 splits, memory 2^N doubles. 20 agents take about two seconds with numba,
     compilation included; 16 take .2 s without.
+
+    ``f(C) = max(v(C), max over splits C = A + B of f(A) + f(B))`` (Yeh 1986; Rothkopf, Pekec and Harstad 1998).
 
     Args:
         game: One game with an empty coalition worth 0.

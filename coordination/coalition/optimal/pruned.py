@@ -32,6 +32,9 @@ def pruned_structure(game: Game, beam: int = 1_000_000, time_limit: float | None
     Memory O(2^N). Worst case as bad as enumeration; on the ten published value distributions 20 agents take about a
     second and 22 a few, on one thread without numba (20 in ``benchmarks/coordination_scale.py``).
 
+    Reduced costs of the set-partitioning program, as in Barnhart et al. 1998; anytime with a bound like the search of
+    Rahwan et al. 2009.
+
     Args:
         game: One game of at most 26 agents, its empty coalition worth 0.
         beam: Most states kept per agent; raising it costs time and memory, and closes gaps.

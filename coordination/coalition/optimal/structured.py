@@ -55,6 +55,8 @@ def size_structure(value: Tensor | np.ndarray, num_agents: int) -> Coalitions:
     ``f[j] = max over i <= K of f[j - i] + v(i)``: an integer partition. O(N K); 100,000 agents with K = 10 take about a
     second.
 
+    A special case of :func:`interval_structure`.
+
     Args:
         value: ``[*, K]`` worth of one coalition of 1, 2 .. K agents; -inf forbids a size.
         num_agents: Number of agents N.

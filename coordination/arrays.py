@@ -1,0 +1,21 @@
+"""What public functions take as numbers: tensors, and numpy arrays, which become tensors on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Array = Tensor | np.ndarray
+
+
+def as_float(x: Array | Sequence) -> Tensor:
+    """A tensor of floating-point numbers: integers become the default type, the others stay.
+
+    >>> as_float(np.array([1, 2]))
+    tensor([1., 2.])
+    """
+    x = torch.as_tensor(x)
+    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
