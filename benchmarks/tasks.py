@@ -26,7 +26,7 @@ MATRIX: dict[str, Any] = {
 HIDDEN: dict[str, Any] = {**SPREAD, "total_steps": 1_000_000, "wrappers": [{"name": "hide", "columns": ["others"]}]}
 
 TASKS: dict[str, dict[str, Any]] = {
-    "spread-mappo-mlp": {**SPREAD, "algorithm": {"name": "mappo", **PPO}, "policy": MLP},
+    "spread-mappo-mlp": {**SPREAD, "algorithm": {"name": "mappo", **PPO}, "policy": "mlp"},
     "spread-ippo-mlp": {**SPREAD, "algorithm": {"name": "ippo", **PPO}, "policy": MLP},
     "spread-mappo-graph": {**SPREAD, "algorithm": {"name": "mappo", **PPO}, "policy": GRAPH},
     "hidden-mappo-graph": {**HIDDEN, "algorithm": {"name": "mappo", **PPO}, "policy": GRAPH},
