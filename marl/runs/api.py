@@ -7,13 +7,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from marl.storage.checkpoint import Checkpoints
 from marl.experiment import Experiment, torch_threads
-from marl.runs.folders import new_folder, run_folders
 from marl.report.progress import Progress as Display
+from marl.runs.folders import new_folder, run_folders
 from marl.runs.run import Run
 from marl.runs.seeds import plan, run_side_by_side
 from marl.settings import Settings
+from marl.storage.checkpoint import Checkpoints
 from marl.trainer import Progress
 
 

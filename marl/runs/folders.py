@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from marl.config import ConfigError
-from marl.storage.files import named_errors, write_atomic
 from marl.settings import Settings
+from marl.storage.files import named_errors, write_atomic
 
 
 def new_folder(settings: Settings) -> Path:

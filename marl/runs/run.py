@@ -13,19 +13,19 @@ from coordination import rng
 from envs import registry
 from envs.base import VectorEnv
 from envs.scripted import random_action
-from marl.runs.actor import Actor, Translator
 from marl.algorithms.base import Algorithm
-from marl.storage.checkpoint import Checkpoints
 from marl.config import ConfigError, read_yaml
 from marl.experiment import build_algorithm, evaluation_env, torch_threads
-from marl.runs.folders import read_json
 from marl.networks.policy import Policy
 from marl.report.episode import coordination_metrics, episode_record, known_columns
 from marl.report.evaluate import Act, Evaluation, evaluate, network_act, record
-from marl.storage.files import write_atomic
 from marl.report.html import write_report
 from marl.report.log import read_metrics
+from marl.runs.actor import Actor, Translator
+from marl.runs.folders import read_json
 from marl.settings import Settings, settings
+from marl.storage.checkpoint import Checkpoints
+from marl.storage.files import write_atomic
 
 METRIC_EPISODES = 32  # episodes from which coordination metrics are taken
 POLICIES = ("greedy", "stochastic", "random", "scripted")
@@ -37,14 +37,16 @@ class Run:
 
     Args:
         folder: Where it lies.
-        objects: What was given as an object and cannot be named in a file: ``env``, ``graph``, ``signals``, ``wrappers``.
+        objects: What was given as an object and has no name in a file: ``env``, ``graph``, ``signals``, ``wrappers``.
         live: The settings, where they are at hand; otherwise ``config.yaml`` is read.
 
     Raises:
         ConfigError: If the folder holds no run, or an object must be given.
     """
 
-    def __init__(self, folder: Path | str, objects: Mapping[str, Any] | None = None, live: Settings | None = None) -> None:
+    def __init__(
+        self, folder: Path | str, objects: Mapping[str, Any] | None = None, live: Settings | None = None
+    ) -> None:
         self.folder = Path(folder)
         if not (self.folder / "config.yaml").is_file():
             raise ConfigError(f"{self.folder} is no run folder: it has no config.yaml")
@@ -53,7 +55,7 @@ class Run:
             return
         data = {**read_yaml(self.folder / "config.yaml"), **(objects or {})}
         for name in ("env", "graph", "signals", "wrappers"):
-            if "'<" in repr(data.get(name)):
+            if any(text.startswith("<") for text in _texts(data.get(name))):
                 raise ConfigError(f"{self.folder}: {name} was the object {data[name]}; give it as {name}=")
         self.settings = settings(data)
 
@@ -160,6 +162,13 @@ class Run:
         )
         write_atomic(self.folder / "result.json", json.dumps(result))
         write_report([self.folder])
+
+
+def _texts(value: Any) -> list[str]:
+    """Every string in plain data."""
+    if isinstance(value, Mapping | list):
+        return [text for child in (value.values() if isinstance(value, Mapping) else value) for text in _texts(child)]
+    return [value] if isinstance(value, str) else []
 
 
 def evaluate_all(

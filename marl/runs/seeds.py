@@ -12,8 +12,8 @@ from typing import Any
 
 from marl.config import ConfigError
 from marl.runs.folders import stamped_folder
-from marl.storage.files import write_atomic
 from marl.settings import Settings, settings
+from marl.storage.files import write_atomic
 
 POLL_SECONDS = 0.2
 
@@ -33,9 +33,10 @@ def parse_seeds(value: Any) -> list[int]:
         first, last = map(int, found.groups())
         if first <= last:
             return list(range(first, last + 1))
-    if isinstance(value, Sequence) and value and all(isinstance(x, int) and x >= 0 for x in value):
-        if len(set(value)) == len(value):
-            return list(value)
+    if isinstance(value, list | tuple) and value and all(isinstance(x, int) and x >= 0 for x in value):
+        seeds = dict.fromkeys(value)
+        if len(seeds) == len(value):
+            return list(seeds)
     raise ConfigError(f"seed: expected a number, a list, or a range such as 0..4, got {value!r}")
 
 

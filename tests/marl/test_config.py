@@ -97,3 +97,18 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
 def test_seeds_that_are_none_are_refused(value: object) -> None:
     with pytest.raises(ConfigError, match="expected a number, a list, or a range"):
         parse_seeds(value)
+
+
+def test_seeds_in_all_their_forms() -> None:
+    assert parse_seeds("0..2") == [0, 1, 2]
+    assert parse_seeds([4, 1]) == [4, 1]
+    for value in ([0, -1], [0, 0]):
+        with pytest.raises(ConfigError, match="expected a number, a list, or a range"):
+            parse_seeds(value)
+
+
+def test_the_catalogue_names_every_topology() -> None:
+    from coordination.topology import BUILDERS
+    from marl.runs.catalogue import GRAPHS
+
+    assert set(BUILDERS) | {"none", "knn", "radius", "FILE"} == set(GRAPHS)
