@@ -33,7 +33,9 @@ floors: .venv/dev
 	$(BIN)/lint-imports
 
 notebooks: .venv/dev  ## execute the examples
-	$(BIN)/jupytext --quiet --to notebook --output-dir .venv/notebooks examples/[0-9]*.py docs/recipes/*.py
+	rm -rf .venv/notebooks && mkdir -p .venv/notebooks
+	for f in examples/[0-9]*.py docs/recipes/*.py; do \
+	  $(BIN)/jupytext --quiet --to notebook --output .venv/notebooks/$$(basename $$f .py).ipynb $$f || exit 1; done
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 -o addopts= -q .venv/notebooks
 
 format: .venv/dev
