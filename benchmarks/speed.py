@@ -42,6 +42,7 @@ def own(threads: int, iterations: int, env: str, workers: int) -> dict[str, Any]
                 "rollout_steps": 25,
                 "algorithm": {"name": "mappo", "epochs": 4, "minibatches": 1},
                 "policy": network,
+                "identity": "none",  # the peer tells agents apart by their observations alone
                 "critic": {"name": "central", "body": network},
                 "evaluate": {"every": 0},
                 "threads": threads,

@@ -16,6 +16,7 @@ from marl.networks.attention import NeighbourAttention
 from marl.networks.build import build_critic, build_policy
 from marl.networks.config import CriticConfig, GraphConfig, MLPConfig, NetworkConfig
 from marl.networks.graph import Aggregation
+from marl.networks.mlp import tanh_
 from marl.networks.sharing import Linear, Sharing, orthogonal
 
 N, K, WIDTH = 6, 4, 5
@@ -195,3 +196,10 @@ def test_identity_tells_agents_apart_and_has_limits() -> None:
     config = NetworkConfig(critic=CriticConfig(name="local"), identity="onehot")
     with pytest.raises(ValueError, match="onehot is for up to 64 agents, got 65"):
         build_policy(config, spec(65), seeded())
+
+
+def test_the_fast_tanh_is_tanh() -> None:
+    x = torch.linspace(-12, 12, 10_001)
+    assert (tanh_(x.clone()) - torch.tanh(x)).abs().max() < 2e-7
+    y = torch.randn(20, dtype=torch.float64, generator=seeded(), requires_grad=True)
+    assert torch.autograd.gradcheck(lambda z: tanh_(z * 1.0), (y,))
