@@ -115,7 +115,17 @@ def build_algorithm(settings: Settings, agents: AgentSpec, device: torch.device)
 
 
 def make_env(settings: Settings, num_envs: int, workers: int, device: torch.device) -> VectorEnv:
-    """The environment of an experiment, ``num_envs`` copies."""
+    """The environment of an experiment, ``num_envs`` copies.
+
+    Raises:
+        ConfigError: If an argument of the environment has the name of a setting of its own.
+    """
+    own = {"num_envs", "device", "seed", "graph", "workers", "wrappers"} & set(settings.env_args)
+    if own:
+        raise ConfigError(f"env_args: {', '.join(sorted(own))} is a setting of the run, not of the environment")
+    count = settings.env_args.get("num_agents", 1)
+    if not isinstance(count, int) or isinstance(count, bool):
+        raise ConfigError(f"num_agents: expected a whole number, got {count!r}")
     return envs.make(
         settings.env,
         num_envs,

@@ -33,7 +33,7 @@ class Convolution(nn.Module):
             )
         with torch.random.fork_rng(devices=[]):  # PyG initialises from the global generator
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
-            self.layer = _convolution(name)(dim, dim)
+            self.layer = _working(name, dim)
         self.weighted = "edge_weight" in inspect.signature(self.layer.forward).parameters
 
     def forward(self, x: Tensor, graph: Graph, alive: Tensor | None) -> Tensor:
@@ -45,6 +45,22 @@ class Convolution(nn.Module):
         rows = torch.cat([silenced.reshape(-1, d), x.new_zeros(1, d)])
         extra = {"edge_weight": weight} if self.weighted and weight is not None else {}
         return self.layer(rows, edges, **extra)[:-1].reshape(x.shape)
+
+
+def _working(name: str, dim: int) -> nn.Module:
+    """The layer, tried on two linked nodes; one that wants other arguments or inputs is refused here."""
+    made = _convolution(name)
+    try:
+        layer = made(dim, dim)
+        out = layer(torch.zeros(2, dim), torch.tensor([[0, 1], [1, 0]]))
+        if not isinstance(out, Tensor) or out.shape != (2, dim):
+            raise TypeError("it does not keep the width of its input")
+    except Exception as error:
+        raise ValueError(
+            f"graph layer {name!r} cannot be used here: it must be made from (in, out) widths and called with "
+            f"(x, edge_index), as GCNConv, SAGEConv and GATv2Conv are ({' '.join(str(error).split())})"
+        ) from error
+    return layer
 
 
 def _convolution(name: str) -> type[nn.Module]:
