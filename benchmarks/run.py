@@ -81,7 +81,7 @@ def _elsewhere(run: Any) -> dict[str, Any]:
         found = {"mpe2": run.evaluate(1000, seed=1, policies=["greedy"], env="mpe2.simple_spread_v3")["greedy"]}
     elif s.graph is None:
         env = evaluation_env(s, 1000, "cpu")
-        act = _shuffled(run.algorithm(env).policy, rng.generator(1, "shuffle"))
+        act = _shuffled(run.policy(env), rng.generator(1, "shuffle"))
         found = {"no links": run.evaluate(1000, seed=1, policies=["greedy"], graph="none")["greedy"]}
         found["shuffled links"] = evaluate(env, act, 1000, rng.derive(1, "evaluation"))
     else:
@@ -99,7 +99,7 @@ def _shuffled(policy: Any, generator: Any) -> Any:
     from coordination.graph import Graph
     from envs.base import View
 
-    def act(view: View) -> torch.Tensor:
+    def act(view: View, start: torch.Tensor) -> torch.Tensor:
         copies, n, _ = view.obs.shape
         edges, _, _ = view.graph.flat(copies)
         senders = edges[0, torch.randperm(edges.shape[1], generator=generator)]

@@ -120,6 +120,11 @@ class ActionSpec:
         """Number of head outputs K: one per choice, or mean and log standard deviation per real."""
         return sum(self.sizes) if self.kind == "discrete" else 2 * len(self.low)
 
+    @property
+    def features(self) -> int:
+        """Width D of an action as a critic sees it: one column per discrete choice, or one per real."""
+        return sum(self.sizes) if self.kind == "discrete" else len(self.low)
+
     @classmethod
     def from_space(cls, space: spaces.Space, where: str = "action") -> ActionSpec:
         """The action spec of a gymnasium space.

@@ -27,6 +27,8 @@ class Batch:
         final: ``[R]`` true successors of the transitions listed in ``final_at``.
         final_at: ``[R]`` int64 positions ``t * B + b`` of those transitions.
         hidden: ``[T+1, B, N, H]`` recurrent state before each view, or None.
+        cost: ``[T, B, N]`` costs of constrained problems, or None.
+        factors: ``[T, B, F]`` factored team reward, or None.
         info: ``[T, B]`` or ``[T, B, N]`` tensors, as in Step.
     """
 
@@ -40,6 +42,8 @@ class Batch:
     final: View | None = tree.axes("", default=None)
     final_at: Tensor | None = tree.axes("", default=None)
     hidden: Tensor | None = tree.axes("N H", default=None)
+    cost: Tensor | None = tree.axes("N", default=None)
+    factors: Tensor | None = tree.axes("F", default=None)
     info: dict[str, Tensor] = tree.axes("", default_factory=dict)
 
     @property
@@ -57,16 +61,21 @@ class Batch:
         """``[T, B, N]`` bool: no later step belongs to the same agent's episode."""
         return self.terminated | self.truncated | self.start[1:].unsqueeze(-1)
 
+    @property
+    def next_acting(self) -> Tensor:
+        """``[T, B, N]`` bool: who chooses in the true successors."""
+        return self.successor(self.view.acting, None if self.final is None else self.final.acting)
+
     def states(self) -> View:
         """The T views that were acted on, flattened to ``[T * B]``."""
         return tree.flatten(tree.index(self.view, slice(0, self.steps)))
 
     def successor(self, value: Tensor, final_value: Tensor | None) -> Tensor:
-        """Values of the true successors ``[T, B, N]``.
+        """What holds in the true successors, ``[T, B, ...]``.
 
         Args:
-            value: ``[T+1, B, N]`` values of the stored views.
-            final_value: ``[R, N]`` values of ``final``; None where there are none.
+            value: ``[T+1, B, ...]`` of the stored views.
+            final_value: ``[R, ...]`` of ``final``; None where there are none.
         """
         following = value[1:]
         if final_value is None or self.final_at is None:

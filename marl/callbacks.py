@@ -10,7 +10,7 @@ from typing import Any
 from coordination import rng
 from envs.base import VectorEnv
 from marl.networks.policy import Policy
-from marl.report.evaluate import evaluate, network_act
+from marl.report.evaluate import NetworkAct, evaluate
 from marl.storage.checkpoint import Checkpoints
 from marl.trainer import Progress
 
@@ -38,7 +38,7 @@ class Evaluator:
             return
         began = time.perf_counter()
         seed = rng.derive(self.seed, "evaluate", progress.iteration)
-        result = evaluate(self.env, network_act(self.policy), self.episodes, seed)
+        result = evaluate(self.env, NetworkAct(self.policy), self.episodes, seed)
         row["evaluate/return"] = result.mean
         row |= {f"evaluate/{name}": value for name, value in result.info.items()}
         row["time"]["phase_s"]["evaluate"] = time.perf_counter() - began

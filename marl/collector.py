@@ -28,12 +28,15 @@ class Collector:
         self.env, self.policy, self.generator = env, policy, generator
         self.view: View | None = None
         self.start = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
+        shape = (env.num_envs, env.agents.num_agents, policy.state_dim)
+        self.hidden = torch.zeros(shape, device=env.device) if policy.state_dim else None
         self._storage: dict[int, dict[str, Any]] = {}
 
     def reset(self, seed: int) -> None:
         """Begin fresh episodes."""
         self.view = self.env.reset(seed)
         self.start = torch.ones_like(self.start)
+        self.hidden = None if self.hidden is None else torch.zeros_like(self.hidden)
 
     @torch.no_grad()
     def collect(self, steps: int) -> Batch:
@@ -42,12 +45,13 @@ class Collector:
             raise RuntimeError("collect: call reset first")
         store = self._allocate(steps)
         finals: list[tuple[View, Tensor]] = []
-        infos: list[dict[str, Tensor]] = []
+        besides: list[dict[str, Any]] = []
         for t in range(steps):
             _write(store["view"], t, self.view)
             store["start"][t] = self.start
-            raw, _ = self.policy(self.view)
-            action, log_prob = self.policy.head.sample(raw, self.view.action_mask, self.generator)
+            if self.hidden is not None:
+                store["hidden"][t] = self.hidden
+            action, log_prob, self.hidden = self.policy.act(self.view, self.hidden, self.start, self.generator)
             step = self.env.step(self.policy.head.env_action(action))
             store["action"][t] = action
             store["log_prob"][t] = log_prob
@@ -55,13 +59,15 @@ class Collector:
                 store[name][t] = getattr(step, name)
             if step.next_view is not step.view:
                 finals.append(_finals(step, t))
-            infos.append(step.info)
+            besides.append({"info": step.info, "cost": step.cost, "factors": step.factors})
             self.view, self.start = step.view, step.over
         _write(store["view"], steps, self.view)
         store["start"][steps] = self.start
+        if self.hidden is not None:
+            store["hidden"][steps] = self.hidden
         final = tree.cat([view for view, _ in finals]) if finals else None
         final_at = torch.cat([at for _, at in finals]) if finals else None
-        return Batch(**store, final=final, final_at=final_at, info=tree.stack(infos))
+        return Batch(**store, final=final, final_at=final_at, **tree.stack(besides))
 
     def _allocate(self, steps: int) -> dict[str, Any]:
         if steps not in self._storage:
@@ -69,8 +75,11 @@ class Collector:
             env, device = self.env, self.env.device
             shape = (steps, env.num_envs, env.agents.num_agents)
             kind = torch.int64 if env.agents.discrete else torch.float32
+            hidden = self.hidden
+            remembered = {} if hidden is None else {"hidden": hidden.new_zeros(steps + 1, *hidden.shape)}
             self._storage = {
-                steps: {
+                steps: remembered
+                | {
                     "view": tree.map(lambda x: x.new_zeros(steps + 1, *x.shape), self.view),
                     "action": torch.zeros(*shape, env.agents.action_dim, dtype=kind, device=device),
                     "log_prob": torch.zeros(shape, device=device),
@@ -83,14 +92,17 @@ class Collector:
         return self._storage[steps]
 
     def state_dict(self) -> dict[str, Any]:
-        """The environment's state, where its episodes begin, and the generator."""
-        return {"env": self.env.state_dict(), "start": self.start, "generator": self.generator.get_state()}
+        """The environment's state, where its episodes begin, what the agents remember, and the generator."""
+        state = {"env": self.env.state_dict(), "start": self.start, "generator": self.generator.get_state()}
+        return state if self.hidden is None else {**state, "hidden": self.hidden}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on exactly from :meth:`state_dict`."""
         self.view = self.env.load_state_dict(state["env"])
         self.start = cast(Tensor, state["start"]).to(self.env.device)
         self.generator.set_state(state["generator"].cpu())
+        if self.hidden is not None:
+            self.hidden = cast(Tensor, state["hidden"]).to(self.env.device)
 
 
 def _write(storage: View, t: int, view: View) -> None:

@@ -110,7 +110,7 @@ class _Logger:
 def build_algorithm(settings: Settings, agents: AgentSpec, device: torch.device) -> Algorithm:
     """The learner of an experiment, with fresh networks."""
     cls: type[Algorithm] = registry.load(RECIPES[settings.recipe].algorithm)
-    setting = Setting(agents, settings.num_envs, shared_reward(settings), settings.seed, device)
+    setting = Setting(agents, settings.num_envs, shared_reward(settings, agents), settings.seed, device)
     return cls.build(settings.algorithm, settings.network, setting)
 
 
@@ -150,11 +150,13 @@ def can_be_made_anew(env: object) -> bool:
     return isinstance(env, str) or callable(env)
 
 
-def shared_reward(settings: Settings) -> SharedReward:
-    """The reward stages of an experiment: ``reward`` first, then ``signals``."""
+def shared_reward(settings: Settings, agents: AgentSpec) -> SharedReward:
+    """The reward stages of an experiment: ``reward`` first, then ``signals``; they know the environment's factors."""
     team = build("team").stages if settings.reward == "team" else ()
-    gamma = getattr(settings.algorithm, "gamma", 0.99)
-    return SharedReward([*team, *build(settings.signals, gamma=gamma).stages])
+    known: dict[str, Any] = {"gamma": getattr(settings.algorithm, "gamma", 0.99)}
+    if agents.factor_scopes is not None:
+        known["scopes"] = agents.factor_scopes
+    return SharedReward([*team, *build(settings.signals, **known).stages])
 
 
 @contextmanager

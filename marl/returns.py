@@ -10,7 +10,8 @@ All take tensors ``[T, B, N]`` (any shape with time first) and the same two mask
 limit it is the value of the last state of the old episode, never of the first of the new one.
 
 Where agents take turns, ``acts`` says who chose; a step then lasts until the agent's own next turn: rewards in between
-add to it, and it is discounted once.
+add to it, and it is discounted once. The value of a state in which an agent waits is what is still to come of its
+current step, plus the discounted value of its next turn.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ def gae(
     gamma: float,
     lam: float,
     acts: Tensor | None = None,
+    next_acts: Tensor | None = None,
 ) -> Tensor:
     """Generalised advantage estimates: ``A_t = delta_t + gamma lam A_{t+1}`` inside an episode.
 
@@ -42,24 +44,26 @@ def gae(
         gamma: Discount in [0, 1]; raising it looks further ahead and adds variance.
         lam: Trace decay in [0, 1]; 0 is one-step TD (biased by the critic), 1 is Monte Carlo (noisy).
         acts: ``[T, B, N]`` bool: who chose; None if everyone did.
+        next_acts: ``[T, B, N]`` bool: who chooses in the true successors; needed with ``acts``.
 
     Returns:
-        ``[T, B, N]`` advantages; zero where an agent did not choose.
+        ``[T, B, N]`` advantages; for an agent that waits, of its value's target over its value.
     """
     bootstrap = torch.where(terminated, 0.0, next_value)
-    if acts is None:
+    if acts is None or next_acts is None:
         delta = reward + gamma * bootstrap - value
         return _scan(delta, (~cut).to(delta.dtype) * (gamma * lam))
+    bootstrap = torch.where(next_acts, gamma * bootstrap, bootstrap)  # a state of waiting is no step ahead
     advantage = torch.zeros_like(reward)
     ahead, trace, waiting = bootstrap[-1], torch.zeros_like(reward[-1]), torch.zeros_like(reward[-1])
     for t in reversed(range(reward.shape[0])):
-        ahead = torch.where(cut[t], bootstrap[t], ahead)
+        ahead = torch.where(cut[t], bootstrap[t], ahead)  # discounted value of the next turn
         trace = torch.where(cut[t], 0.0, trace)
         waiting = torch.where(cut[t], 0.0, waiting) + reward[t]
-        own = waiting + gamma * ahead - value[t] + gamma * lam * trace
-        advantage[t] = torch.where(acts[t], own, 0.0)
+        own = waiting + ahead - value[t] + gamma * lam * trace
+        advantage[t] = own
         trace = torch.where(acts[t], own, trace)
-        ahead = torch.where(acts[t], value[t], ahead)
+        ahead = torch.where(acts[t], gamma * value[t], ahead)
         waiting = torch.where(acts[t], 0.0, waiting)
     return advantage
 

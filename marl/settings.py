@@ -13,7 +13,7 @@ from pydantic import Field, SerializeAsAny, field_validator
 from coordination.names import unknown
 from envs import registry
 from marl.config import Config, ConfigError, merge, validate
-from marl.networks.config import BodyConfig, CriticConfig, Identity, MLPConfig, NetworkConfig
+from marl.networks.config import BodyConfig, CriticConfig, Identity, MemoryConfig, MLPConfig, NetworkConfig
 from marl.recipes import RECIPES
 
 
@@ -45,6 +45,7 @@ class Settings(Config):
         algorithm: Recipe and its settings.
         policy: Network of the policy.
         critic: Network of the critic; None takes the recipe's.
+        memory: ``gru`` or ``lstm``: what agents remember from step to step; None for nothing.
         sharing: ``all | group | none``, or one number per agent.
         identity: ``none | onehot | embedding``; None takes onehot for shared MLPs, none for graph policies.
         normalise_obs: Normalise observations by running moments.
@@ -69,6 +70,7 @@ class Settings(Config):
     algorithm: SerializeAsAny[Config]
     policy: BodyConfig = MLPConfig()
     critic: CriticConfig
+    memory: MemoryConfig | None = None
     sharing: Literal["all", "group", "none"] | tuple[int, ...] = "all"
     identity: Identity | None = None
     normalise_obs: bool = False
@@ -137,14 +139,14 @@ def settings(keys: Mapping[str, Any]) -> Settings:
         ConfigError: With one line per mistake.
     """
     data = {name: value for name, value in keys.items() if value is not None}
-    for name in ("algorithm", "policy", "critic", "env_args", "evaluate"):
+    for name in ("algorithm", "policy", "critic", "memory", "env_args", "evaluate"):
         if not isinstance(data.get(name, {}), str | Mapping | Config):
             raise ConfigError(f"{name}: expected a name or a mapping, got {data[name]!r}")
     if "num_agents" in data:
         data["env_args"] = {**(data.get("env_args") or {}), "num_agents": data.pop("num_agents")}
     if isinstance(env := data.get("env"), str) and re.match(r"[^:]+\.py(:\w+)?$", env):
         data["env"] = str(Path(env.partition(".py")[0] + ".py").resolve()) + env.partition(".py")[2]
-    for name in ("policy", "critic", "algorithm"):
+    for name in ("policy", "critic", "memory", "algorithm"):
         if isinstance(data.get(name), str):
             data[name] = {"name": data[name]}
     chosen = merge({"name": "mappo"}, data.get("algorithm") or {})

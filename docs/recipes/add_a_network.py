@@ -17,8 +17,9 @@ from marl.algorithms.ppo import PPO
 from marl.collector import Collector
 from marl.networks.critics import LocalCritic
 from marl.networks.inputs import Inputs
+from marl.networks.layers.sharing import Linear, Sharing
 from marl.networks.policy import Policy
-from marl.networks.sharing import Linear, Sharing
+from marl.networks.trunk import Trunk
 from marl.rewards.signals import Rewards
 from marl.trainer import Trainer
 
@@ -42,13 +43,13 @@ generator = rng.generator(0, "initial")
 sharing = Sharing.of("all", env.agents)
 
 
-def body() -> tuple[Inputs, Contrast]:
+def trunk() -> Trunk:
     inputs = Inputs(env.agents, "none", False, generator)
-    return inputs, Contrast(inputs.out_dim, 64, sharing, generator)
+    return Trunk(inputs, Contrast(inputs.out_dim, 64, sharing, generator))
 
 
-policy = Policy(env.agents, *body(), sharing, generator)
-critic = LocalCritic(env.agents, *body(), sharing, generator, pooled=True)
+policy = Policy(env.agents, trunk(), sharing, generator)
+critic = LocalCritic(trunk(), sharing, generator, pooled=True)
 
 # %% [markdown]
 # The parts of an experiment are plain objects; this is all the wiring there is.

@@ -50,9 +50,9 @@ class A2C(Algorithm):
 
     def learn(self, rollout: Batch) -> dict[str, Tensor]:
         c, keep = self.config, rollout.keep
-        value = self.critic(rollout.view)
+        value, _ = self.critic(rollout.view)
         with torch.no_grad():
-            final = None if rollout.final is None else self.critic(rollout.final)
+            final = None if rollout.final is None else self.critic(rollout.final)[0]
             following = rollout.successor(value, final)
             target = n_step(self.rewards(rollout), following, rollout.terminated, rollout.cut, c.gamma, c.steps)
         states = rollout.states()

@@ -7,7 +7,8 @@ restarts, time limits, seeds, checkpoints.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Generic, TypeVar
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,19 +26,27 @@ class Task(ABC, Generic[S]):
     Attributes:
         agents: Who takes part.
         horizon: Steps after which an episode is truncated; None for no limit.
-        ends_early: Whether an agent can ever terminate or die. Where none can, all copies restart together at the
-            horizon, and nothing has to be asked of the device.
+        ends_early: Whether an episode can end before the horizon: it does once nobody is left. Where it cannot, all
+            copies restart together at the horizon, nothing has to be asked of the device, and agents may come and go
+            meanwhile, all of them at once too: a slot that one has left may be filled again after a view.
         device: Where :class:`NativeEnv` put the task last; the tensors at hand say it too.
     """
 
     agents: AgentSpec
     horizon: int | None = None
-    ends_early: ClassVar[bool] = True
+    ends_early: bool = True
     device: torch.device = torch.device("cpu")
 
     @abstractmethod
     def initial(self, generator: torch.Generator, n: int) -> S:
         """States of ``n`` fresh episodes, on the device of the generator."""
+
+    def restart(self, state: S, generator: torch.Generator, n: int) -> S:
+        """States of ``n`` fresh episodes to follow those that end in ``state``.
+
+        A task whose rules change over training, such as a curriculum, carries its progress over here.
+        """
+        return self.initial(generator, n)
 
     @abstractmethod
     def advance(self, state: S, action: Tensor, generator: torch.Generator) -> tuple[S, Tensor, Tensor]:
@@ -56,6 +65,17 @@ class Task(ABC, Generic[S]):
     def info(self, state: S) -> dict[str, Tensor]:
         """Quantities of the state just reached, ``[B]`` or ``[B, N]``, named in ``agents.info``."""
         return {}
+
+    def factors(self, state: S) -> Tensor | None:
+        """``[B, F]`` terms whose sum is the team reward of the step that led here, scopes in ``agents.factor_scopes``.
+
+        None where the reward does not factorise.
+        """
+        return None
+
+    def cost(self, state: S) -> Tensor | None:
+        """``[B, N]`` costs of the step that led here, for constrained problems; None where there are none."""
+        return None
 
 
 class NativeEnv(Generic[S]):
@@ -96,7 +116,7 @@ class NativeEnv(Generic[S]):
         self._state = self.task.initial(self._generator, self.num_envs)
         self._clock = torch.zeros_like(self._clock)
         self._together = 0
-        return self.task.view(self._state)
+        return self._view(self._state)
 
     def step(self, action: Tensor) -> Step:
         """Advance every copy; those whose episode ends restart at once."""
@@ -104,36 +124,43 @@ class NativeEnv(Generic[S]):
             raise RuntimeError("step: call reset first")
         check_action(action, self.agents, self.num_envs)
         state, reward, terminated = self.task.advance(self._state, action, self._generator)
-        info = self.task.info(state)
+        beside = {"info": self.task.info(state), "factors": self.task.factors(state), "cost": self.task.cost(state)}
         step = self._together_step if not self.task.ends_early else self._staggered_step
-        return step(state, reward, terminated, info)
+        return step(state, reward, terminated, beside)
 
-    def _together_step(self, state: S, reward: Tensor, terminated: Tensor, info: dict[str, Tensor]) -> Step:
+    def _view(self, state: S) -> View:
+        """The task's view; where it says nothing of who acts, passive groups do not."""
+        view = self.task.view(state)
+        if self._passive is None or view.acts is not None:
+            return view
+        return replace(view, acts=view.alive & ~self._passive)
+
+    def _together_step(self, state: S, reward: Tensor, terminated: Tensor, beside: dict[str, Any]) -> Step:
         """Every copy is at the same step of its episode, so the host knows when all of them restart."""
         self._together += 1
-        next_view = self.task.view(state)
+        next_view = self._view(state)
         if self.task.horizon is None or self._together < self.task.horizon:
             self._state = state
-            return Step(next_view, next_view, reward, self._never, self._never, self._no_copy, info=info)
-        self._state, self._together = self.task.initial(self._generator, self.num_envs), 0
-        view = self.task.view(self._state)
-        return Step(view, next_view, reward, self._never, next_view.alive, ~self._no_copy, info=info)
+            return Step(next_view, next_view, reward, terminated, self._never, self._no_copy, **beside)
+        self._state, self._together = self.task.restart(state, self._generator, self.num_envs), 0
+        truncated = next_view.alive & ~terminated
+        return Step(self._view(self._state), next_view, reward, terminated, truncated, ~self._no_copy, **beside)
 
-    def _staggered_step(self, state: S, reward: Tensor, terminated: Tensor, info: dict[str, Tensor]) -> Step:
+    def _staggered_step(self, state: S, reward: Tensor, terminated: Tensor, beside: dict[str, Any]) -> Step:
         """Copies end when they like; fresh states are drawn for all and taken where needed, asking no accelerator."""
         self._clock = self._clock + 1
-        next_view = self.task.view(state)
+        next_view = self._view(state)
         timeout = self._never if self.task.horizon is None else (self._clock >= self.task.horizon).unsqueeze(-1)
         truncated = timeout & next_view.alive & ~terminated
         out = terminated | truncated | ~next_view.alive
         over = (out if self._passive is None else out | self._passive).all(-1)
         if self.device.type == "cpu" and not bool(over.any()):
             self._state = state
-            return Step(next_view, next_view, reward, terminated, truncated, over, info=info)
-        fresh = self.task.initial(self._generator, self.num_envs)
+            return Step(next_view, next_view, reward, terminated, truncated, over, **beside)
+        fresh = self.task.restart(state, self._generator, self.num_envs)
         self._state = tree.where(over, fresh, state)
         self._clock = torch.where(over, 0, self._clock)
-        return Step(self.task.view(self._state), next_view, reward, terminated, truncated, over, info=info)
+        return Step(self._view(self._state), next_view, reward, terminated, truncated, over, **beside)
 
     def state_dict(self) -> dict[str, Any]:
         """State, clocks and generator; tensors are shared with the environment, which never changes them in place.
@@ -165,7 +192,7 @@ class NativeEnv(Generic[S]):
         self._clock = state["clock"].to(self.device)
         self._together = int(state["together"])
         self._generator.set_state(generator)
-        return self.task.view(restored)
+        return self._view(restored)
 
     def close(self) -> None:
         """Nothing to free."""

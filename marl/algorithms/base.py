@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from coordination.signals import SharedReward
+from envs.base import View
 from envs.spec import AgentSpec
 from marl.batch import Batch
+from marl.networks.inputs import Inputs
 from marl.networks.policy import Policy
 
 
@@ -57,6 +59,12 @@ class Algorithm(nn.Module, ABC):
     def learn(self, rollout: Batch) -> dict[str, Tensor]:
         """Improve the policy from one rollout; returns scalar metrics as tensors, none of them read yet."""
 
+    def update_inputs(self, view: View) -> None:
+        """Merge what was seen into the running moments of all networks that normalise their inputs."""
+        for module in self.modules():
+            if isinstance(module, Inputs) and module.moments is not None:
+                module.moments.update(view.obs, view.alive)
+
     def schedule(self, progress: float) -> None:
         """Set everything that depends on the share of training behind us, ``progress`` in [0, 1]."""
 
@@ -68,24 +76,29 @@ class Algorithm(nn.Module, ABC):
             "generator": self.generator.get_state(),
         }
 
-    def load_parameters(self, parameters: Mapping[str, Tensor]) -> None:
-        """Take over saved parameters and buffers.
-
-        Raises:
-            ValueError: If they belong to other networks or other agents.
-        """
-        own = self.state_dict()
-        for name in sorted(set(own) | set(parameters)):
-            shapes = [tuple(d[name].shape) if name in d else None for d in (own, parameters)]
-            if shapes[0] != shapes[1]:
-                raise ValueError(f"saved parameter {name}: expected shape {shapes[0]}, got {shapes[1]}; other agents?")
-        self.load_state_dict(dict(parameters))
-
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Go on exactly from :meth:`training_state`."""
-        self.load_parameters(state["parameters"])
+        load_exactly(self, state["parameters"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.generator.set_state(state["generator"].cpu())
+
+
+def load_exactly(module: nn.Module, parameters: Mapping[str, Tensor], prefix: str = "") -> None:
+    """Load the saved parameters and buffers whose names begin with ``prefix`` into ``module``, all of them.
+
+    Raises:
+        ValueError: If they belong to other networks or other agents.
+    """
+    saved = {name.removeprefix(prefix): x for name, x in parameters.items() if name.startswith(prefix)}
+    own = module.state_dict()
+    for name in sorted(set(own) | set(saved)):
+        shapes = [tuple(d[name].shape) if name in d else None for d in (own, saved)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"saved parameter {prefix}{name}: expected shape {shapes[0]}, got {shapes[1]}; "
+                "other networks, or agents with other spaces?"
+            )
+    module.load_state_dict(saved)
 
 
 class Optimiser:

@@ -68,12 +68,27 @@ class CriticConfig(Config):
         return self
 
 
+class MemoryConfig(Config):
+    """What agents remember from step to step, after the body of the policy, and of the critic if it is asked.
+
+    Attributes:
+        name: ``gru`` or ``lstm``.
+        hidden: Width.
+        critic: Whether the critic remembers as well.
+    """
+
+    name: Literal["gru", "lstm"] = "gru"
+    hidden: int = Field(default=64, ge=1)
+    critic: bool = True
+
+
 class NetworkConfig(Config):
     """Everything about the networks of a learner.
 
     Attributes:
         policy: Body of the policy.
         critic: Critic; None takes the recipe's.
+        memory: What agents remember; None for nothing.
         sharing: ``all | group | none``, or one number per agent.
         identity: ``none | onehot | embedding``; None takes onehot for shared MLPs of up to 64 agents, else none.
         normalise_obs: Normalise observations by running moments.
@@ -81,6 +96,7 @@ class NetworkConfig(Config):
 
     policy: BodyConfig = MLPConfig()
     critic: CriticConfig
+    memory: MemoryConfig | None = None
     sharing: Literal["all", "group", "none"] | tuple[int, ...] = "all"
     identity: Identity | None = None
     normalise_obs: bool = False

@@ -1,7 +1,7 @@
 """Graph networks over the communication topology: K layers hear K hops, any number of agents.
 
 ``mean``, ``sum`` and ``attention`` are our own layers on neighbour lists; any other name is a convolution of PyG
-(:mod:`marl.networks.convolution`). Dead agents send nothing and are not counted.
+(:mod:`marl.networks.layers.convolution`). Dead agents send nothing and are not counted.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from coordination.gather import neighbour_mean, neighbour_sum
 from coordination.graph import Graph
 from envs.base import View
-from marl.networks.attention import NeighbourAttention
-from marl.networks.convolution import Convolution
-from marl.networks.mlp import ACTIVATIONS, MLP
-from marl.networks.sharing import Linear, Sharing, relu_gain
+from marl.networks.layers.attention import NeighbourAttention
+from marl.networks.layers.convolution import Convolution
+from marl.networks.layers.mlp import ACTIVATIONS, MLP
+from marl.networks.layers.sharing import Linear, Sharing, relu_gain
 
 OWN_LAYERS = ("mean", "sum", "attention")
 

@@ -1,119 +1,50 @@
-"""Heads: raw network outputs ``[*, N, K]`` as distributions over actions ``[*, N, A]``, group by group.
-
-Discrete components are categorical over their slice of the logits; reals are Gaussian with mean and log standard
-deviation from the network, in units of half the action range around its middle. Bounds are kept by clipping what the
-environment receives (:meth:`Head.env_action`), so log-probabilities are those of the unclipped Gaussian.
-"""
+"""Head: raw network outputs ``[*, N, K]`` of every agent as actions ``[*, N, A]``, group by group."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from envs.spaces import ActionSpec
 from envs.spec import AgentSpec
+from marl.networks.distributions import Categorical, Deterministic, Distribution, Gaussian, Real, Squashed, Values
 
-LOG_STD = (-5.0, 1.0)  # range of the log standard deviation, in units of half the action range
-START_LOG_STD = -0.5  # where it starts, the network's output being near zero
-FORBIDDEN = -1e9  # logit of a masked choice: its probability underflows to exactly zero
+Kind = Literal["stochastic", "squashed", "deterministic", "values"]
+REALS: dict[str, type[Real]] = {"stochastic": Gaussian, "squashed": Squashed, "deterministic": Deterministic}
 
 
-@dataclass(frozen=True)
-class Categorical:
-    """One or several categorical components, side by side in the logits.
+class Head(nn.Module):
+    """The action distribution of every agent of an environment.
 
     Attributes:
-        sizes: Choices of each component.
-    """
-
-    sizes: tuple[int, ...]
-
-    def log_probs(self, raw: Tensor, mask: Tensor | None) -> list[Tensor]:
-        """Normalised log-probabilities of each component, ``[*, N, size]``."""
-        logits = raw[..., : sum(self.sizes)]
-        if mask is not None:
-            logits = torch.where(mask[..., : sum(self.sizes)], logits, FORBIDDEN)
-        return [part.log_softmax(-1) for part in logits.split(self.sizes, -1)]
-
-    def sample(self, raw: Tensor, mask: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """Actions and their log-probability; the most likely ones where ``generator`` is None (Gumbel-max)."""
-        actions, log_prob = [], []
-        for part in self.log_probs(raw, mask):
-            noise = 0.0 if generator is None else -torch.empty_like(part).exponential_(generator=generator).log()
-            actions.append((part + noise).argmax(-1, keepdim=True))
-            log_prob.append(part.gather(-1, actions[-1]))
-        return torch.cat(actions, -1), torch.cat(log_prob, -1).sum(-1)
-
-    def evaluate(self, raw: Tensor, action: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Log-probability of ``action`` and entropy, ``[*, N]`` each."""
-        log_prob: Tensor | float = 0.0
-        entropy: Tensor | float = 0.0
-        for i, part in enumerate(self.log_probs(raw, mask)):
-            log_prob = log_prob + part.gather(-1, action[..., i : i + 1].long()).squeeze(-1)
-            entropy = entropy - (part.exp() * part).sum(-1)
-        assert isinstance(log_prob, Tensor)
-        assert isinstance(entropy, Tensor)
-        return log_prob, entropy
-
-
-class Gaussian:
-    """Independent Gaussian components, scaled to the action range where that is finite.
-
-    Args:
-        spec: Bounds of the components.
-    """
-
-    def __init__(self, spec: ActionSpec) -> None:
-        low, high = torch.tensor(spec.low), torch.tensor(spec.high)
-        finite = torch.isfinite(low) & torch.isfinite(high)
-        self.low, self.high = low, high
-        self.middle = torch.where(finite, (low + high) / 2, 0.0)
-        self.half = torch.where(finite, (high - low) / 2, 1.0)
-
-    def moments(self, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation in action units, ``[*, N, A]`` each."""
-        mean, log_std = raw[..., : 2 * len(self.low)].chunk(2, -1)
-        half = self.half.to(raw)
-        log_std = (log_std + START_LOG_STD).clamp(*LOG_STD) + half.log()
-        return self.middle.to(raw) + half * mean, log_std
-
-    def sample(self, raw: Tensor, mask: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """Actions and their log-probability; the mean where ``generator`` is None."""
-        mean, log_std = self.moments(raw)
-        noise = torch.zeros_like(mean) if generator is None else torch.empty_like(mean).normal_(generator=generator)
-        log_prob = (-0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
-        return mean + log_std.exp() * noise, log_prob
-
-    def evaluate(self, raw: Tensor, action: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Log-probability of ``action`` and entropy, ``[*, N]`` each."""
-        mean, log_std = self.moments(raw)
-        noise = (action[..., : mean.shape[-1]] - mean) / log_std.exp()
-        log_prob = (-0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
-        return log_prob, (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
-
-
-class Head:
-    """The action distribution of every agent of an environment.
+        epsilon: Chance, for each agent, that a sampled action is a uniformly random one instead; log-probabilities do
+            not know of it, so it is for algorithms that use none.
+        features_dim: Width D of the widest group's action features.
 
     Args:
         agents: Whose actions; groups may differ in kind and number of components.
+        kind: ``stochastic`` (categorical, Gaussian) · ``squashed`` (categorical, Gaussian through a tanh) ·
+            ``deterministic`` (categorical, tanh) · ``values`` (the outputs are values of discrete choices).
+
+    Raises:
+        ValueError: If the kind does not fit an action space.
     """
 
-    def __init__(self, agents: AgentSpec) -> None:
+    epsilon: float = 0.0
+
+    def __init__(self, agents: AgentSpec, kind: Kind = "stochastic") -> None:
+        super().__init__()
         self.agents = agents
-        kinds: list[Categorical | Gaussian | None] = []
-        for group in agents.groups:
-            spec = group.action
-            kinds.append(
-                None if spec is None else Categorical(spec.sizes) if spec.kind == "discrete" else Gaussian(spec)
-            )
-        self._kinds = kinds
+        made = [None if group.action is None else _distribution(group.action, kind) for group in agents.groups]
+        self.kinds = nn.ModuleList(nn.Identity() if one is None else one for one in made)
         same = len(agents.acting) == len(agents.groups) and len(set(agents.actions)) == 1
-        self._only = kinds[0] if same else None
+        self._only = made[0] if same else None
+        self._groups = [(g.slice, one) for g, one in zip(agents.groups, made, strict=True) if one is not None]
         self._dtype = torch.int64 if agents.discrete else torch.float32
+        self.features_dim = max((one.features for _, one in self._groups), default=1)
 
     def sample(
         self, raw: Tensor, mask: Tensor | None = None, generator: torch.Generator | None = None
@@ -128,42 +59,93 @@ class Head:
         Returns:
             ``action [*, N, A]``, padded with zeros, and ``log_prob [*, N]``; zero for agents that never act.
         """
-        if self._only is not None:
-            action, log_prob = self._only.sample(raw, mask, generator)
-            return action.to(self._dtype), log_prob
-        action = torch.zeros(*raw.shape[:-1], self.agents.action_dim, dtype=self._dtype, device=raw.device)
-        log_prob = raw.new_zeros(raw.shape[:-1])
-        for group, kind in zip(self.agents.groups, self._kinds, strict=True):
-            if kind is not None:
-                s = group.slice
-                drawn, log_prob[..., s] = kind.sample(
-                    raw[..., s, :], None if mask is None else mask[..., s, :], generator
-                )
-                action[..., s, : drawn.shape[-1]] = drawn.to(self._dtype)
-        return action, log_prob
+        action, log_prob = self._sample(raw, mask, generator)
+        if generator is None or self.epsilon <= 0:
+            return action, log_prob
+        anything = self._over_groups(lambda one, r, m: (one.uniform(r, m, generator),), raw, mask, ("A",))[0]
+        explore = torch.rand(raw.shape[:-1], generator=generator, device=raw.device) < self.epsilon
+        return torch.where(explore.unsqueeze(-1), anything.to(action.dtype), action), log_prob
+
+    def _sample(self, raw: Tensor, mask: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        action, log_prob = self._over_groups(lambda one, r, m: one.sample(r, m, generator), raw, mask, ("A", ""))
+        return action.to(self._dtype), log_prob
 
     def evaluate(self, raw: Tensor, action: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Log-probability of ``action [*, N, A]`` and entropy, ``[*, N]`` each."""
-        if self._only is not None:
-            return self._only.evaluate(raw, action, mask)
-        log_probs, entropies = [], []
-        for group, kind in zip(self.agents.groups, self._kinds, strict=True):
-            s = group.slice
-            if kind is None:
-                both = (raw.new_zeros(*raw.shape[:-2], group.size),) * 2
-            else:
-                both = kind.evaluate(raw[..., s, :], action[..., s, :], None if mask is None else mask[..., s, :])
-            log_probs.append(both[0])
-            entropies.append(both[1])
-        return torch.cat(log_probs, -1), torch.cat(entropies, -1)
+        both = self._over_groups(lambda one, r, m, a: one.evaluate(r, a, m), raw, mask, ("", ""), action)
+        return both[0], both[1]
+
+    def encode(self, action: Tensor) -> Tensor:
+        """``[*, N, D]`` features of actions, padded with zeros: one-hot choices, reals in units of half their range."""
+        return self._over_groups(lambda one, a, m: (one.encode(a),), action, None, ("D",))[0]
+
+    def relax(
+        self, raw: Tensor, mask: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Features ``[*, N, D]`` of sampled actions that carry gradients; log-probability and entropy, ``[*, N]``."""
+        found = self._over_groups(lambda one, r, m: one.relax(r, m, generator), raw, mask, ("D", "", ""))
+        return found[0], found[1], found[2]
+
+    def value_of(self, raw: Tensor, action: Tensor) -> Tensor:
+        """``[*, N]`` value of actions, where the outputs are values."""
+        return self._over_groups(lambda one, r, m, a: (one.value_of(r, a),), raw, None, ("",), action)[0]
+
+    def set_noise(self, noise: float) -> None:
+        """Standard deviation of the exploration noise of deterministic actions, in units of half their range."""
+        for _, one in self._groups:
+            if isinstance(one, Deterministic):
+                one.noise = noise
 
     def env_action(self, action: Tensor) -> Tensor:
         """What the environment receives: reals clipped to their bounds, discrete choices as they are."""
         if self.agents.discrete:
             return action
+        if isinstance(self._only, Real):
+            return self._only.clip(action)
         clipped = action.clone()
-        for group, kind in zip(self.agents.groups, self._kinds, strict=True):
-            if isinstance(kind, Gaussian):
-                columns = (..., group.slice, slice(0, len(kind.low)))
-                clipped[columns] = clipped[columns].clamp(kind.low.to(action), kind.high.to(action))
+        for where, one in self._groups:
+            if isinstance(one, Real):
+                columns = (..., where, slice(0, len(one.low)))
+                clipped[columns] = one.clip(clipped[columns])
         return clipped
+
+    def _over_groups(
+        self,
+        fn: Callable[..., tuple[Tensor, ...]],
+        x: Tensor,
+        mask: Tensor | None,
+        widths: tuple[str, ...],
+        action: Tensor | None = None,
+    ) -> list[Tensor]:
+        """``fn`` of each group's slice, side by side on the agent axis; zero for agents that never act.
+
+        ``widths`` says for each result whether it has a last axis of A action components, D features, or none.
+        """
+        more = () if action is None else (action,)
+        if self._only is not None:
+            return list(fn(self._only, x, mask, *more))
+        sizes = {"A": self.agents.action_dim, "D": self.features_dim}
+        columns: list[list[Tensor]] = [[] for _ in widths]
+        for group, one in zip(self.agents.groups, self.kinds, strict=True):
+            s = group.slice
+            found: tuple[Tensor, ...] = ()
+            if isinstance(one, Distribution):
+                part = None if mask is None else mask[..., s, :]
+                found = fn(one, x[..., s, :], part, *(a[..., s, :] for a in more))
+            for i, width in enumerate(widths):
+                empty = (*x.shape[:-2], group.size, *((sizes[width],) if width else ()))
+                y = found[i] if found else torch.zeros(empty, device=x.device)
+                missing = sizes[width] - y.shape[-1] if width else 0
+                columns[i].append(nn.functional.pad(y, (0, missing)) if missing else y)
+        return [torch.cat(parts, -2 if width else -1) for parts, width in zip(columns, widths, strict=True)]
+
+
+def _distribution(action: ActionSpec, kind: Kind) -> Distribution:
+    if action.kind == "discrete":
+        return Values(action) if kind == "values" else Categorical(action)
+    if kind == "values":
+        raise ValueError(
+            "actions: algorithms that compare the values of choices need discrete actions, got reals; "
+            "use mappo, maddpg, matd3 or masac"
+        )
+    return REALS[kind](action)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from envs.base import View
 from envs.spec import AgentSpec
 from marl.networks.config import Identity
-from marl.networks.normalise import RunningMoments
+from marl.networks.layers.normalise import RunningMoments
 
 MAX_ONEHOT = 64  # above this an agent's one-hot would dominate the input; use an embedding
 EMBEDDING_DIM = 16

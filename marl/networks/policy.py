@@ -1,46 +1,70 @@
-"""Policy: from what the agents see to the raw outputs of their action heads."""
+"""Policy: from what the agents see to the raw outputs of their action heads, and to actions."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from envs.base import View
 from envs.spec import AgentSpec
-from marl.networks.heads import Head
-from marl.networks.inputs import Inputs
-from marl.networks.sharing import Linear, Sharing
+from marl.networks.heads import Head, Kind
+from marl.networks.layers.sharing import Linear, Sharing
+from marl.networks.trunk import Trunk
 
 START_GAIN = 0.01  # a policy starts near uniform (Andrychowicz et al. 2021, arXiv:2006.05990, section 3.2)
 
 
+class Decision(NamedTuple):
+    """What the agents chose: ``action [*, N, A]``, ``log_prob [*, N]``, and what they remember, ``[*, N, S]``."""
+
+    action: Tensor
+    log_prob: Tensor
+    hidden: Tensor | None
+
+
 class Policy(nn.Module):
-    """Inputs, a body that may use the links, and one linear readout per agent.
+    """A trunk, one linear readout per agent, and the head that makes actions of it.
 
     Args:
         agents: Who acts.
-        inputs: What is seen of a view.
-        body: Module ``(x [*, N, I], view) -> [*, N, H]`` with ``out_dim = H``.
+        trunk: From views to encodings.
         sharing: Who uses which readout weights.
         generator: Source of the initial weights.
+        head: Kind of the action distributions.
+
+    Attributes:
+        state_dim: Width S of what each agent remembers; 0 without memory.
     """
 
     def __init__(
-        self, agents: AgentSpec, inputs: Inputs, body: nn.Module, sharing: Sharing, generator: torch.Generator
-    ):
+        self, agents: AgentSpec, trunk: Trunk, sharing: Sharing, generator: torch.Generator, head: Kind = "stochastic"
+    ) -> None:
         super().__init__()
-        self.agents, self.head = agents, Head(agents)
-        self.inputs, self.body = inputs, body
-        self.readout = Linear(int(body.out_dim), agents.logits_dim, sharing, generator, START_GAIN)  # type: ignore[arg-type]
+        self.agents, self.trunk, self.head = agents, trunk, Head(agents, head)
+        self.readout = Linear(trunk.out_dim, agents.logits_dim, sharing, generator, START_GAIN)
+        self.state_dim = trunk.state_dim
 
     def forward(
         self, view: View, hidden: Tensor | None = None, start: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Raw head outputs ``[*, N, K]`` and the next hidden state.
+        """Raw head outputs ``[*, N, K]`` and the next memory; arguments as in :meth:`Trunk.forward`."""
+        h, hidden = self.trunk(view, hidden, start)
+        return self.readout(h), hidden
 
-        Args:
-            view: What the agents see.
-            hidden: ``[*, N, H]`` recurrent state; None for a policy without memory.
-            start: ``[*, N]`` bool: where the state is forgotten first, a new episode having begun.
-        """
-        return self.readout(self.body(self.inputs(view), view)), hidden
+    def unroll(self, view: View, hidden: Tensor | None, start: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Raw head outputs and memories of T steps, ``[T, *, N, ...]``; arguments as in :meth:`Trunk.unroll`."""
+        h, hidden = self.trunk.unroll(view, hidden, start)
+        return self.readout(h), hidden
+
+    def act(
+        self,
+        view: View,
+        hidden: Tensor | None = None,
+        start: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Decision:
+        """Choose: sampled from ``generator``, or greedily where it is None."""
+        raw, hidden = self(view, hidden, start)
+        return Decision(*self.head.sample(raw, view.action_mask, generator), hidden)

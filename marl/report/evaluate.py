@@ -14,7 +14,8 @@ from envs.spec import AgentSpec
 from marl.networks.policy import Policy
 
 MAX_STEPS = 100_000  # an episode longer than this will not end
-Act = Callable[[View], Tensor]  # view [B, N, ...] to the action the environment receives [B, N, A]
+# view [B, N, ...] and where a new episode begins, bool [B], to the action the environment receives [B, N, A]
+Act = Callable[[View, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,23 @@ class Evaluation:
         return float(self.returns.sum(1).std() / n**0.5) if n > 1 else 0.0
 
 
-def network_act(policy: Policy, generator: torch.Generator | None = None) -> Act:
-    """The policy as an acting function: greedy, or sampling from ``generator``."""
+class NetworkAct:
+    """A policy as an acting function: greedy, or sampling from ``generator``; it remembers from step to step.
 
-    def act(view: View) -> Tensor:
-        raw, _ = policy(view)
-        action, _ = policy.head.sample(raw, view.action_mask, generator)
-        return policy.head.env_action(action)
+    Args:
+        policy: Who acts.
+        generator: Source of sampled actions; None for the likeliest ones.
+    """
 
-    return act
+    def __init__(self, policy: Policy, generator: torch.Generator | None = None) -> None:
+        self.policy, self.generator = policy, generator
+        self.hidden: Tensor | None = None
+
+    def __call__(self, view: View, start: Tensor) -> Tensor:
+        """What the environment receives, ``[B, N, A]``."""
+        hidden = None if self.hidden is None or self.hidden.shape[0] != view.alive.shape[0] else self.hidden
+        action, _, self.hidden = self.policy.act(view, hidden, start, self.generator)
+        return self.policy.head.env_action(action)
 
 
 @torch.no_grad()
@@ -69,7 +78,7 @@ def evaluate(env: VectorEnv, act: Act, episodes: int, seed: int) -> Evaluation:
     """
     rounds = -(-episodes // env.num_envs)
     teams = torch.nn.functional.one_hot(torch.tensor(env.agents.team)).float().to(env.device)  # [N, teams]
-    view = env.reset(seed)
+    view, start = env.reset(seed), torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
     names = list(env.agents.info)
     running = torch.zeros(env.num_envs, teams.shape[1], device=env.device)
     length = torch.zeros(env.num_envs, device=env.device)
@@ -81,7 +90,7 @@ def evaluate(env: VectorEnv, act: Act, episodes: int, seed: int) -> Evaluation:
             raise ValueError(
                 f"evaluate: an episode did not end within {MAX_STEPS:,} steps; give the environment a limit"
             )
-        step = env.step(act(view))
+        step = env.step(act(view, start))
         running, length = running + torch.where(view.alive, step.reward, 0.0) @ teams, length + 1
         for name in names:
             sums[name] = _fold(sums[name], step.info[name], env.agents.info[name])
@@ -92,7 +101,7 @@ def evaluate(env: VectorEnv, act: Act, episodes: int, seed: int) -> Evaluation:
         running = torch.where(step.over.unsqueeze(1), 0.0, running)
         length = torch.where(step.over, 0.0, length)
         sums = {name: torch.where(step.over, 0.0, x) for name, x in sums.items()}
-        view = step.view
+        view, start = step.view, step.over
     returns, lengths, *infos = (torch.cat(column).cpu() for column in zip(*ended, strict=True))
     return Evaluation(returns, lengths, {n: float(x.mean()) for n, x in zip(names, infos, strict=True)})
 
@@ -134,14 +143,16 @@ def record(env: VectorEnv, act: Act, seed: int, most: int = 1000) -> Episodes:
         most: Steps after which to stop, whether the episodes are over or not.
     """
     view = env.reset(seed)
+    start = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
     going = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
     rows: list[tuple[View, Tensor, Tensor]] = []
     length = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)
     while bool(going.any()) and len(rows) < most:
-        action = act(view)
+        action = act(view, start)
         step = env.step(action)
         mask = going.unsqueeze(-1)
         rows.append((replace(view, alive=view.alive & mask), action, torch.where(mask, step.reward, 0.0)))
         length, going, view = length + going, going & ~step.over, step.view
+        start = step.over
     views, actions, rewards = (tree.stack(list(column)) for column in zip(*rows, strict=True))
     return tree.to(Episodes(views, actions, rewards, length), "cpu")

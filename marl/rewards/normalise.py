@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from envs.spec import AgentSpec
-from marl.networks.normalise import RunningMoments
+from marl.networks.layers.normalise import RunningMoments
 
 
 class RewardScale(nn.Module):

@@ -24,7 +24,7 @@ class Rewards(nn.Module):
     def __init__(self, agents: AgentSpec, shared: SharedReward, scale: RewardScale | None = None) -> None:
         super().__init__()
         self.shared, self.scale = shared, scale
-        self.team = torch.tensor(agents.team)
+        self.team = torch.tensor(agents.team)  # stays on the CPU: stages read it there
 
     def forward(self, batch: Batch) -> Tensor:
         """Rewards ``[T, B, N]`` to learn from."""
@@ -55,5 +55,6 @@ def trajectory(batch: Batch, team: Tensor) -> Trajectory:
         team=team,
         next_obs=following,
         log_prob=batch.log_prob,
+        factors=batch.factors,
         info=batch.info,
     )

@@ -62,8 +62,8 @@ class Actor:
         return self.translator.actions(action, observation)
 
     def _choose(self, view: View, deterministic: bool) -> Tensor:
-        raw, self.hidden = self.policy(view, self.hidden)
-        action, _ = self.policy.head.sample(raw, view.action_mask, None if deterministic else self.generator)
+        generator = None if deterministic else self.generator
+        action, _, self.hidden = self.policy.act(view, self.hidden, None, generator)
         return self.policy.head.env_action(action)
 
 

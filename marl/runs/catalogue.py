@@ -37,7 +37,8 @@ GRAPHS: Table = {
 
 def _envs() -> Table:
     return {
-        name: f"{e.summary} · {e.agents} agents · optimum: {e.optimum} · {e.source}" for name, e in ENVIRONMENTS.items()
+        name: f"{e.summary} · {e.agents} agents · {e.spaces} · optimum: {e.optimum} · {e.source}"
+        for name, e in ENVIRONMENTS.items()
     }
 
 

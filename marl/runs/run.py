@@ -13,12 +13,12 @@ from coordination import rng
 from envs import registry
 from envs.base import VectorEnv
 from envs.scripted import random_action
-from marl.algorithms.base import Algorithm
+from marl.algorithms.base import load_exactly
 from marl.config import ConfigError, read_yaml
 from marl.experiment import build_algorithm, evaluation_env, torch_threads
 from marl.networks.policy import Policy
 from marl.report.episode import coordination_metrics, episode_record, known_columns
-from marl.report.evaluate import Act, Evaluation, evaluate, network_act, record
+from marl.report.evaluate import Act, Evaluation, NetworkAct, evaluate, record
 from marl.report.html import write_report
 from marl.report.log import read_metrics
 from marl.runs.actor import Actor, Translator
@@ -82,21 +82,22 @@ class Run:
         rest = {key: value for key, value in result.items() if key != "evaluation"}
         return {"run": str(self.folder), "finished": self.finished, **rest, "return": found}
 
-    def algorithm(self, env: VectorEnv, which: str = "latest") -> Algorithm:
-        """The learner at a checkpoint (``latest``, ``best`` or a number), for the agents of ``env``.
+    def policy(self, env: VectorEnv, which: str = "latest") -> Policy:
+        """The policy at a checkpoint (``latest``, ``best`` or a number), for the agents of ``env``.
 
         Raises:
-            CheckpointError: If there is no such checkpoint, or it does not fit these agents.
+            CheckpointError: If there is no such checkpoint.
+            ValueError: If its policy does not fit these agents.
         """
         state = Checkpoints(self.folder / "checkpoints").load(which)
-        made = build_algorithm(self.settings, env.agents, env.device)
-        made.load_parameters(state["trainer"]["algorithm"]["parameters"])
-        return made
+        policy = build_algorithm(self.settings, env.agents, env.device).policy
+        load_exactly(policy, state["trainer"]["algorithm"]["parameters"], "policy.")
+        return policy
 
     def actor(self, which: str = "latest", seed: int = 0) -> Actor:
         """The policy, ready to act on views or on PettingZoo's dictionaries."""
         env = evaluation_env(self.settings, 1, torch.device("cpu"))
-        policy = self.algorithm(env, which).policy
+        policy = self.policy(env, which)
         return Actor(policy, Translator(env), rng.generator(seed, "actor"))
 
     def evaluate(
@@ -124,7 +125,7 @@ class Run:
         chosen = changed(self.settings, changes)
         env = evaluation_env(chosen, episodes, torch.device("cpu"))
         try:
-            policy = self.algorithm(env, which).policy
+            policy = self.policy(env, which)
             with torch_threads(self.settings.threads):
                 return evaluate_all(chosen, env, policy, episodes, rng.derive(seed, "evaluation"), policies)
         finally:
@@ -136,11 +137,11 @@ class Run:
         if not rows:
             raise ConfigError(f"{self.folder / 'metrics.jsonl'} has no rows; they were lost after the last checkpoint")
         env = evaluation_env(s, s.evaluate.final_episodes, torch.device("cpu"))
-        policy = self.algorithm(env).policy
+        policy = self.policy(env)
         few = evaluation_env(s, min(METRIC_EPISODES, s.evaluate.final_episodes), torch.device("cpu"))
         with torch_threads(s.threads):
             found = evaluate_all(s, env, policy, s.evaluate.final_episodes, rng.derive(s.seed, "final"))
-            seen = record(few, network_act(policy), rng.derive(s.seed, "record"))
+            seen = record(few, NetworkAct(policy), rng.derive(s.seed, "record"))
         env.close()
         few.close()
         result = {
@@ -176,8 +177,8 @@ def evaluate_all(
 ) -> dict[str, Evaluation]:
     """The trained policy and its baselines on the same episodes."""
     generator = rng.generator(seed, "actions", device=env.device)
-    acts: dict[str, Act] = {"greedy": network_act(policy), "stochastic": network_act(policy, generator)}
-    acts["random"] = lambda view: random_action(view, env.agents, generator)
+    acts: dict[str, Act] = {"greedy": NetworkAct(policy), "stochastic": NetworkAct(policy, generator)}
+    acts["random"] = lambda view, start: random_action(view, env.agents, generator)
     if (scripted := scripted_act(s, env)) is not None:
         acts["scripted"] = scripted
     if missing := sorted(set(policies) - set(POLICIES)):
@@ -195,7 +196,7 @@ def scripted_act(s: Settings, env: VectorEnv) -> Act | None:
         scripted(env.reset(0), env.agents)
     except ValueError:  # other observations than it was written for
         return None
-    return lambda view: scripted(view, env.agents)
+    return lambda view, start: scripted(view, env.agents)
 
 
 def changed(s: Settings, changes: dict[str, Any]) -> Settings:

@@ -14,7 +14,7 @@ from envs import registry
 from envs.scripted import random_action
 from marl.config import ConfigError
 from marl.report.episode import coordination_metrics
-from marl.report.evaluate import Act, network_act, record
+from marl.report.evaluate import Act, NetworkAct, record
 from marl.runs.run import Run
 from marl.settings import settings
 
@@ -47,12 +47,12 @@ def simulate(env_id: str, policy: str, copies: int, steps: int, seed: int, keys:
     running, ended = torch.zeros(copies), []
     total = torch.zeros(())
     try:
-        view = env.reset(rng.derive(seed, "simulate"))
+        view, start = env.reset(rng.derive(seed, "simulate")), torch.ones(copies, dtype=torch.bool)
         began = time.perf_counter()
         with torch.no_grad():
             for _ in range(steps):
-                step = env.step(act(view))
-                view, total = step.view, total + step.reward.sum()
+                step = env.step(act(view, start))
+                view, start, total = step.view, step.over, total + step.reward.sum()
                 running = running + step.reward.sum(-1)
                 ended.append(running[step.over])
                 running = torch.where(step.over, 0.0, running)
@@ -79,13 +79,13 @@ def simulate(env_id: str, policy: str, copies: int, steps: int, seed: int, keys:
 
 def _act(policy: str, env: envs.VectorEnv, env_id: str, generator: torch.Generator) -> Act:
     if policy == "random":
-        return lambda view: random_action(view, env.agents, generator)
+        return lambda view, start: random_action(view, env.agents, generator)
     if policy == "scripted":
         target = registry.scripted(env_id)
         if target is None:
             raise ConfigError(f"policy: there is no scripted policy for {env_id!r}; use random or a run folder")
         scripted = registry.load(target)
-        return lambda view: scripted(view, env.agents)
+        return lambda view, start: scripted(view, env.agents)
     if not Path(policy).exists():
         raise ConfigError(f"policy: expected random, scripted or a run folder, got {policy!r}")
-    return network_act(Run(policy).algorithm(env).policy, generator)
+    return NetworkAct(Run(policy).policy(env), generator)

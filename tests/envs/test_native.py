@@ -144,3 +144,31 @@ def test_refusals():
     saved = {**env.state_dict(), "generator": torch.zeros(16, dtype=torch.uint8)}
     with pytest.raises(ValueError, match="saved generator: of another kind of device"):
         env.load_state_dict(saved)
+
+
+def test_passive_groups_never_act():
+    env = NativeEnv(Fading(), 3)
+    view = env.reset(seed=0)
+    assert view.acts is not None
+    assert view.acting.tolist() == [[True, True, True, False]] * 3
+    assert view.alive.all()
+
+
+class Paid(Fading):
+    """Two factors and a cost beside the reward."""
+
+    def factors(self, state: FadingState):
+        return state.place[:, :2]
+
+    def cost(self, state: FadingState):
+        return -state.place
+
+
+def test_factors_and_costs_of_a_task_reach_the_step():
+    env = NativeEnv(Paid(), 5)
+    view = env.reset(seed=0)
+    (step,) = play(env, view, 1)
+    assert step.factors is not None
+    assert step.cost is not None
+    assert torch.equal(step.factors, -step.cost[:, :2])
+    assert torch.equal(step.reward[:, :2], step.factors)

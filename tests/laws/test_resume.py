@@ -31,6 +31,7 @@ COMMON: dict[str, Any] = {
 }
 WORLDS: dict[str, dict[str, Any]] = {
     "native": {"env": "spread"},
+    "memory": {"env": "spread", "memory": "gru"},
     "terminating": {"env": "two_step"},
     "door": {"env": "mpe2.simple_spread_v3"},
     "workers": {"env": "mpe2.simple_spread_v3", "workers": 2},
@@ -81,7 +82,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(world: str, tmp_path: P
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     marl.train(**settings, run_dir=whole)
     command = [sys.executable, "-m", "marl.cli", "train", *words(settings), f"run_dir={broken}"]
-    kill_after({"native": 8, "terminating": 5, "door": 11, "workers": 13}[world], command, broken)
+    kill_after({"native": 8, "memory": 7, "terminating": 5, "door": 11, "workers": 13}[world], command, broken)
     assert not marl.load(broken).finished
     run = marl.resume(broken)
     assert run.finished

@@ -86,3 +86,17 @@ class Partner(Probe):
 
     def pay(self, state: Bits, action: Tensor) -> Tensor:
         return action == state.bit.flip(-1)
+
+
+class Remembered(Probe):
+    """The own bit is shown in the first of two steps only; 1 for naming it in the second: 1 with memory, else 1/2."""
+
+    steps = 2
+
+    def view(self, state: Bits) -> View:
+        shown = super().view(state)
+        obs = torch.where((state.step == 0).reshape(-1, 1, 1), shown.obs, torch.zeros_like(shown.obs))
+        return View(obs, shown.alive, shown.graph)
+
+    def pay(self, state: Bits, action: Tensor) -> Tensor:
+        return (action == state.bit) & (state.step == 1).unsqueeze(-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from probes import Chosen, Constant, Delayed, Partner, Probe, Seen
+from probes import Chosen, Constant, Delayed, Partner, Probe, Remembered, Seen
 
 from coordination import rng
 from coordination.signals import build
@@ -13,15 +13,20 @@ from marl.algorithms.base import Setting
 from marl.algorithms.config import PPOConfig
 from marl.algorithms.ppo import PPO
 from marl.collector import Collector
-from marl.networks.config import CriticConfig, GraphConfig, MLPConfig, NetworkConfig
-from marl.report.evaluate import evaluate, network_act
+from marl.networks.config import CriticConfig, GraphConfig, MemoryConfig, MLPConfig, NetworkConfig
+from marl.report.evaluate import evaluate, NetworkAct
 
 GAMMA = 0.9
 
 
-def learned(task: Probe, critic: str = "central", policy: object = None, iterations: int = 60) -> PPO:
+def learned(
+    task: Probe, critic: str = "central", policy: object = None, iterations: int = 60, memory: str | None = None
+) -> PPO:
     env = NativeEnv(task, 32)
-    network = NetworkConfig(policy=policy or MLPConfig(hidden=(32,)), critic=CriticConfig(name=critic))
+    remembers = None if memory is None else MemoryConfig(name=memory, hidden=32)
+    network = NetworkConfig(
+        policy=policy or MLPConfig(hidden=(32,)), critic=CriticConfig(name=critic), memory=remembers
+    )
     config = PPOConfig(gamma=GAMMA, lam=1.0, epochs=4, minibatches=1, learning_rate=3e-3)
     algorithm = PPO.build(config, network, Setting(env.agents, 32, build(None), 0, torch.device("cpu")))
     collector = Collector(env, algorithm.policy, rng.generator(0, "act"))
@@ -57,7 +62,7 @@ def test_the_value_of_a_delayed_reward_is_discounted_and_stops_at_the_end() -> N
 
 
 def mean_reward(algorithm: PPO, task: Probe) -> float:
-    return evaluate(NativeEnv(task, 64), network_act(algorithm.policy), 256, 3).mean / task.agents.num_agents
+    return evaluate(NativeEnv(task, 64), NetworkAct(algorithm.policy), 256, 3).mean / task.agents.num_agents
 
 
 @pytest.mark.parametrize("critic", ["local", "central"])
@@ -76,6 +81,15 @@ def test_a_graph_policy_learns_what_only_a_link_can_tell(layer: str) -> None:
 def test_without_links_nothing_better_than_chance_is_possible() -> None:
     task = Partner(linked=False)
     assert 0.4 < mean_reward(learned(task, "central", GraphConfig(hidden=32)), task) < 0.6
+
+
+@pytest.mark.parametrize("memory", ["gru", "lstm"])
+def test_memory_learns_what_was_seen_before(memory: str) -> None:
+    assert mean_reward(learned(Remembered(), "local", memory=memory), Remembered()) > 0.99
+
+
+def test_without_memory_the_past_is_a_coin() -> None:
+    assert 0.4 < mean_reward(learned(Remembered(), "local"), Remembered()) < 0.6
 
 
 def test_unshared_weights_learn_as_well() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import envs
 import marl
-from marl.report.evaluate import evaluate, network_act
+from marl.report.evaluate import NetworkAct, evaluate
 
 SMALL = {"num_envs": 4, "total_steps": 200, "evaluate": {"every": 0, "final_episodes": 4}, "policy": {"name": "graph"}}
 MINE = str(Path(__file__).parents[2] / "examples" / "my_env.py") + ":make"
@@ -46,8 +46,8 @@ def test_agents_of_different_kinds_that_leave_are_acted_for_while_they_are_there
 def test_a_recorded_return_is_that_of_the_policy(tmp_path: Path) -> None:
     run = marl.train(env="spread", run_dir=tmp_path / "run", **SMALL)
     world = envs.make("spread", 8)
-    policy = run.algorithm(world).policy
-    a, b = (evaluate(world, network_act(policy), 16, seed=3) for _ in range(2))
+    policy = run.policy(world)
+    a, b = (evaluate(world, NetworkAct(policy), 16, seed=3) for _ in range(2))
     assert a.mean == b.mean
     assert len(a.returns) == 16
     assert a.lengths.tolist() == [25.0] * 16

@@ -7,7 +7,8 @@ from torch import distributions
 
 from envs.spaces import ActionSpec, ObservationSpec
 from envs.spec import AgentSpec, Group
-from marl.networks.heads import START_LOG_STD, Head
+from marl.networks.distributions import START_LOG_STD
+from marl.networks.heads import Head
 
 
 def seeded(seed: int = 0) -> torch.Generator:

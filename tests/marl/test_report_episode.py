@@ -137,7 +137,7 @@ def test_known_columns_find_the_agents_of_mpe2():
 
 def test_an_episode_of_a_native_environment_can_be_drawn():
     env = envs.make("spread", 2)
-    whole = record(env, lambda view: torch.zeros(*view.alive.shape, 1, dtype=torch.int64), seed=0)
+    whole = record(env, lambda view, start: torch.zeros(*view.alive.shape, 1, dtype=torch.int64), seed=0)
     kept = json.loads(json.dumps(episode_record(whole, env.agents)))
     assert np.shape(kept["positions"]) == np.shape(kept["landmarks"]) == (25, 3, 2)
     assert communication_graph(kept).startswith("<svg")

@@ -27,6 +27,12 @@ class Rollout:
     acts: Tensor
 
     @property
+    def turns(self) -> tuple[Tensor, Tensor]:
+        """Who acts, and who acts in the true successors: as in the next state inside an episode, anything after it."""
+        after = torch.cat([self.acts[1:], ~self.acts[:1]])
+        return self.acts, torch.where(self.cut, self.log_ratio > 0, after)
+
+    @property
     def ends(self) -> tuple[Tensor, Tensor]:
         return self.terminated, self.cut
 
@@ -55,7 +61,7 @@ def estimates(r: Rollout) -> dict[str, Tensor]:
     target, advantage = vtrace(r.reward, r.value, r.next_value, *r.ends, r.log_ratio, GAMMA, LAM)
     return {
         "gae": gae(r.reward, r.value, r.next_value, *r.ends, GAMMA, LAM),
-        "gae in turns": gae(r.reward, r.value, r.next_value, *r.ends, GAMMA, LAM, r.acts),
+        "gae in turns": gae(r.reward, r.value, r.next_value, *r.ends, GAMMA, LAM, *r.turns),
         "td_lambda": td_lambda(r.reward, r.next_value, *r.ends, GAMMA, LAM),
         "n_step": n_step(r.reward, r.next_value, *r.ends, GAMMA, 3),
         "vtrace target": target,
@@ -188,32 +194,30 @@ def test_vtrace_of_a_policy_that_never_acts_so_is_the_value(r):
 def test_everyone_acting_in_turns_is_plain_gae(r):
     everyone = torch.ones_like(r.acts)
     torch.testing.assert_close(
-        gae(r.reward, r.value, r.next_value, *r.ends, GAMMA, LAM, everyone),
+        gae(r.reward, r.value, r.next_value, *r.ends, GAMMA, LAM, everyone, everyone),
         gae(r.reward, r.value, r.next_value, *r.ends, GAMMA, LAM),
     )
 
 
 @given(rollouts())
 def test_turns_equal_explicit_transitions_between_own_turns(r):
-    advantage = gae(r.reward, r.value, r.next_value, *r.ends, GAMMA, LAM, r.acts)
+    advantage = gae(r.reward, r.value, r.next_value, *r.ends, GAMMA, LAM, *r.turns)
+    acts, next_acts = r.turns
     steps, agents = r.reward.shape
     for i in range(agents):
-        turns = [t for t in range(steps) if r.acts[t, i]]
-        transitions = []  # (step, summed reward, value of what follows, whether the trace goes on)
-        for t in turns:
+        turns = [t for t in range(steps) if acts[t, i]]
+        own: dict[int, float] = {}  # advantage at each own turn
+        for t in reversed(range(steps)):
             last = next(u for u in range(t, steps) if r.cut[u, i] or u + 1 in turns or u == steps - 1)
             reward = r.reward[t : last + 1, i].sum()
-            if not r.cut[last, i] and last + 1 in turns:
-                transitions.append((t, reward, r.value[last + 1, i], True))
+            if not r.cut[last, i] and last + 1 in turns:  # the step ends with the next own turn
+                expected = reward + GAMMA * r.value[last + 1, i] + GAMMA * LAM * own[last + 1]
             else:
-                ahead = 0.0 if r.terminated[last, i] else r.next_value[last, i]
-                transitions.append((t, reward, ahead, False))
-        expected, following = torch.zeros(steps, dtype=torch.float64), 0.0
-        for t, reward, ahead, goes_on in reversed(transitions):
-            delta = reward + GAMMA * ahead - r.value[t, i]
-            following = delta + (GAMMA * LAM * following if goes_on else 0.0)
-            expected[t] = following
-        torch.testing.assert_close(advantage[:, i], expected)
+                discount = GAMMA if next_acts[last, i] else 1.0
+                expected = reward + (0.0 if r.terminated[last, i] else discount * r.next_value[last, i])
+            torch.testing.assert_close(advantage[t, i], expected - r.value[t, i])
+            if t in turns:
+                own[t] = advantage[t, i]
 
 
 # -- laws of every estimator -------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from envs.base import View
-from marl.networks.sharing import Linear, Sharing, relu_gain
+from marl.networks.layers.sharing import Linear, Sharing, relu_gain
 
 
 class _Tanh(torch.autograd.Function):

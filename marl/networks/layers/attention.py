@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from coordination.graph import Graph
-from marl.networks.sharing import Linear, Sharing, orthogonal
+from marl.networks.layers.sharing import Linear, Sharing, orthogonal
 
 
 class NeighbourAttention(nn.Module):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from coordination.graph import Graph
 from coordination.names import unknown
-from marl.networks.sharing import Sharing
+from marl.networks.layers.sharing import Sharing
 
 
 class Convolution(nn.Module):

@@ -1,0 +1,1 @@
+"""Building blocks: layers under any sharing, neighbour layers, memory, normalisation."""
