@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -172,14 +173,17 @@ def main() -> None:
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """A user's mistake, or a world's, becomes one line on stderr and exit code 1; our own bugs keep their traceback."""
+    """A user's mistake, or a world's, becomes one line on stderr and exit code 1; our own bugs keep their traceback.
+
+    With CONCERT_TRACEBACK=1 in the environment, everything keeps it.
+    """
     try:
         yield
     except KeyboardInterrupt:
         _say("interrupted; the last checkpoint stands")
         raise typer.Exit(INTERRUPTED) from None
     except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError) as error:
-        if not _foreseen(error):
+        if not _foreseen(error) or os.environ.get("CONCERT_TRACEBACK"):
             raise
         _say(f"error: {error}")
         raise typer.Exit(1) from None

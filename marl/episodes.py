@@ -12,7 +12,7 @@ from marl.batch import Batch
 
 
 class EpisodeMeter:
-    """Follows the running episodes of B copies over rollouts.
+    """Follows the running episodes of B copies over rollouts: returns, lengths, and the environment's own quantities.
 
     Args:
         agents: Whose returns; one column for each team, and one for each group where there are several.
@@ -29,7 +29,8 @@ class EpisodeMeter:
             self.names += [group.name for group in agents.groups]
             columns.append(groups)
         self._members = torch.cat(columns, 1).float().to(device)  # [N, C]
-        self.running = torch.zeros(num_envs, self._members.shape[1], device=device)
+        self._added = [name for name, how in agents.info.items() if how != "last"]  # summed over the episode
+        self.running = torch.zeros(num_envs, self._members.shape[1] + len(self._added), device=device)
         self.length = torch.zeros(num_envs, dtype=torch.int64, device=device)
         self.agents = agents
 
@@ -37,7 +38,11 @@ class EpisodeMeter:
         """Means over the episodes that ended in this rollout; empty if none did. Reads back from the device."""
         over = batch.start[1:]  # [T, B]
         reward = torch.where(batch.view.alive[:-1], batch.reward, 0.0)  # an empty slot may hold anything
-        total = self.running + (reward @ self._members).cumsum(0)  # [T, B, C]
+        fresh = batch.start[0]  # however the episode before ended: it may have been lost on resuming
+        self.running, self.length = self.running.masked_fill(fresh.unsqueeze(1), 0.0), self.length.masked_fill(fresh, 0)
+        added = [_per_copy(batch.info[name]) for name in self._added]
+        columns = torch.cat([reward @ self._members, *(x.unsqueeze(-1) for x in added)], -1)  # [T, B, C]
+        total = self.running + columns.cumsum(0)
         steps = torch.arange(1, batch.steps + 1, device=over.device).unsqueeze(1)
         length = self.length + steps
         copy, at = over.T.nonzero().T  # episodes in order of copy, then time
@@ -55,15 +60,15 @@ class EpisodeMeter:
         if not len(copy):
             return {}
         row = {"train/return": float(returns[:, 0].mean()), "train/episode_length": float(lengths_own.float().mean())}
-        row |= {f"train/return/{name}": float(x) for name, x in zip(self.names, returns[:, 1:].mean(0), strict=True)}
-        return row | self._info(batch, over)
-
-    def _info(self, batch: Batch, over: Tensor) -> dict[str, float]:
-        """The environment's own quantities: at episode ends where declared ``last``, else over all steps."""
-        row = {}
+        apart = returns[:, 1 : 1 + len(self.names)].mean(0)
+        row |= {f"train/return/{name}": float(x) for name, x in zip(self.names, apart, strict=True)}
+        sums = dict(zip(self._added, returns[:, 1 + len(self.names) :].unbind(1), strict=True))
         for name, how in self.agents.info.items():
-            x = batch.info[name].float()
-            row[f"info/{name}"] = float(x[over].mean() if how == "last" else x.mean())
+            if how == "last":
+                value = _per_copy(batch.info[name])[over]
+            else:
+                value = {"sum": sums[name], "mean": sums[name] / lengths_own, "any": (sums[name] > 0).float()}[how]
+            row[f"info/{name}"] = float(value.mean())
         return row
 
     def state_dict(self) -> dict[str, Any]:
@@ -73,3 +78,8 @@ class EpisodeMeter:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
         self.running, self.length = (state[k].to(self.running.device) for k in ("running", "length"))
+
+
+def _per_copy(x: Tensor) -> Tensor:
+    """An info tensor ``[T, B]`` or ``[T, B, N]``, averaged over agents."""
+    return x.float() if x.ndim == 2 else x.float().mean(-1)

@@ -19,6 +19,7 @@ from coordination import rng
 from coordination.signals import SharedReward, build
 from envs import registry
 from envs.base import VectorEnv
+from envs.links import COMPLETE_UP_TO
 from envs.spec import AgentSpec
 from marl.algorithms.base import Algorithm, Setting
 from marl.callbacks import Evaluator, Saver
@@ -31,6 +32,7 @@ from marl.storage.checkpoint import Checkpoints
 from marl.trainer import Callback, Trainer
 
 MAX_EVALUATION_COPIES = 50
+FREE_TO_CHANGE = {"total_steps", "evaluate", "checkpoint_every", "run_dir", "workers", "threads", "device"}
 
 
 class Experiment:
@@ -45,6 +47,7 @@ class Experiment:
         self.settings = settings
         self.device = _device(settings.device)
         self.env = make_env(settings, settings.num_envs, settings.workers, self.device)
+        refuse_silence(settings, self.env)
         self.algorithm = build_algorithm(settings, self.env.agents, self.device)
         acting = rng.generator(settings.seed, "act", device=self.device)
         self.collector = Collector(self.env, self.algorithm.policy, acting)
@@ -63,10 +66,20 @@ class Experiment:
     def state_dict(self) -> dict[str, Any]:
         """Everything the rest of the run depends on."""
         best = None if self.evaluator is None or math.isinf(self.evaluator.best) else self.evaluator.best
-        return {"trainer": self.trainer.state_dict(), "best": best, "resume": self.resume}
+        return {
+            "trainer": self.trainer.state_dict(),
+            "best": best,
+            "resume": self.resume,
+            "settings": self.settings.plain(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on exactly from :meth:`state_dict`; ``resume`` tells whether third-party environments could."""
+        """Go on exactly from :meth:`state_dict`; ``resume`` tells whether third-party environments could.
+
+        Raises:
+            ConfigError: If a setting that the state depends on has changed since.
+        """
+        refuse_changes(self.settings.plain(), state["settings"])
         self.trainer.load_state_dict(state["trainer"])
         if self.evaluator is not None and state["best"] is not None:
             self.evaluator.best = state["best"]
@@ -136,6 +149,37 @@ def make_env(settings: Settings, num_envs: int, workers: int, device: torch.devi
         wrappers=settings.wrappers,
         **settings.env_args,
     )
+
+
+def refuse_silence(settings: Settings, env: VectorEnv) -> None:
+    """Refuse networks that listen to links where there are too many agents for a default and none were chosen.
+
+    Raises:
+        ConfigError: Then.
+    """
+    n = env.agents.num_agents
+    if settings.graph is not None or not settings.network.listens or n <= COMPLETE_UP_TO:
+        return
+    topology = env.reset(settings.seed).graph.topology
+    if topology is not None and topology.num_edges == 0:
+        raise ConfigError(
+            f"graph: choose who hears whom among {n} agents, such as knn:8 or ring; everyone hearing everyone is the "
+            f"default up to {COMPLETE_UP_TO} only (graph=none trains a graph network without links)"
+        )
+
+
+def refuse_changes(now: Mapping[str, Any], then: Mapping[str, Any]) -> None:
+    """Refuse settings that differ from those of a checkpoint, apart from those that no saved state depends on.
+
+    Raises:
+        ConfigError: Naming the first that differs.
+    """
+    for name in sorted(set(now) - FREE_TO_CHANGE):
+        if now[name] != then.get(name) and not str(now[name]).startswith("<"):
+            raise ConfigError(
+                f"{name}: was {then.get(name)!r} when this run was saved, is {now[name]!r} now; "
+                "change it back to resume, or start a new run"
+            )
 
 
 def evaluation_env(settings: Settings, episodes: int, device: torch.device) -> VectorEnv:

@@ -100,3 +100,9 @@ class NetworkConfig(Config):
     sharing: Literal["all", "group", "none"] | tuple[int, ...] = "all"
     identity: Identity | None = None
     normalise_obs: bool = False
+
+    @property
+    def listens(self) -> bool:
+        """Whether the policy or the critic uses the links."""
+        bodies = (self.policy, self.critic.body)
+        return self.critic.name == "graph" or any(isinstance(body, GraphConfig) for body in bodies)

@@ -78,17 +78,17 @@ class Progress:
     def _draw(self) -> None:
         self._drawn_at, self._stale = self._clock(), False
         steps, total = self._row["env_steps"], self._total
-        done = f"{100 * min(steps / total, 1):.0f}%  {steps:,} / {total:,} env steps"
+        told = f"{100 * min(steps / total, 1):.0f}%  {steps:,} / {total:,} env steps"
         left = f"{clock_time(max(total - steps, 0) * (self._seconds_per_step or 0))} left"
         if self._live is None:
-            text = " | ".join(filter(None, [self._label, done, *self._numbers(), left]))
+            text = " | ".join(filter(None, [self._label, told, *self._numbers(), left]))
             self._console.print(text, soft_wrap=True, highlight=False, markup=False)
             return
         line = Table.grid(padding=(0, 1), expand=True)
         for ratio in (None, 1, None, None):
             line.add_column(ratio=ratio, no_wrap=True)
         bar = ProgressBar(total=total, completed=min(steps, total))
-        line.add_row(Text(self._label, style="bold"), bar, Text(done), Text(left, style="cyan"))
+        line.add_row(Text(self._label, style="bold"), bar, Text(told), Text(left, style="cyan"))
         self._live.update(Group(line, Text("  ".join(self._numbers()), style="dim")), refresh=True)
 
     def _numbers(self) -> list[str]:

@@ -30,9 +30,17 @@ class RewardScale(nn.Module):
         self.register_buffer("running", torch.zeros(num_envs, agents.num_agents))
 
     @torch.no_grad()
-    def forward(self, reward: Tensor, cut: Tensor, keep: Tensor) -> Tensor:
-        """Scaled rewards ``[T, B, N]``; entries outside ``keep`` leave the moments alone."""
+    def forward(self, reward: Tensor, cut: Tensor, keep: Tensor, fresh: Tensor) -> Tensor:
+        """Scaled rewards ``[T, B, N]``.
+
+        Args:
+            reward: ``[T, B, N]``.
+            cut: ``[T, B, N]`` bool: the return is forgotten after this step.
+            keep: ``[T, B, N]`` bool: other entries leave the moments alone.
+            fresh: ``[B]`` bool: copies whose first step begins an episode, however the one before ended.
+        """
         returns = torch.empty_like(reward)
+        self.running.masked_fill_(fresh.unsqueeze(-1), 0.0)
         for t in range(reward.shape[0]):
             returns[t] = self.gamma * self.running + reward[t]
             self.running.copy_(torch.where(cut[t], 0.0, returns[t]))

@@ -33,7 +33,7 @@ class Rewards(nn.Module):
         if self.shared.stages:
             reward = torch.where(alive, self.shared(trajectory(batch, self.team)).reward, 0.0)
         if self.scale is not None:
-            reward = self.scale(reward, batch.cut, batch.keep)
+            reward = self.scale(reward, batch.cut, batch.keep, batch.start[0])
         return reward
 
 

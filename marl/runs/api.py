@@ -23,9 +23,8 @@ def train(**keys: Any) -> Run | list[Run]:
     ``seed`` may also be a list or a range such as ``"0..4"``; the runs then lie side by side in one folder, ``jobs`` of
     them are trained at a time, and a list is returned.
 
-    >>> run = train(env="climbing", total_steps=2000, num_envs=8, evaluate={"final_episodes": 8},
-    ...             run_dir=getfixture("tmp_path") / "run")
-    >>> run.finished
+    >>> run = train(env="climbing", total_steps=2000, num_envs=8, run_dir="runs/climbing")  # doctest: +SKIP
+    >>> run.finished  # doctest: +SKIP
     True
     """
     runs = train_all(*plan(keys))

@@ -205,5 +205,7 @@ def changed(s: Settings, changes: dict[str, Any]) -> Settings:
         return s
     data = s.plain()
     if "env" in changes:
+        if not changes["env"]:
+            raise ConfigError("env: expected a name or an import path, got nothing")
         data["env_args"] = {}
     return settings({**data, **changes})

@@ -14,7 +14,7 @@ from marl.algorithms.config import PPOConfig
 from marl.algorithms.ppo import PPO
 from marl.collector import Collector
 from marl.networks.config import CriticConfig, GraphConfig, MemoryConfig, MLPConfig, NetworkConfig
-from marl.report.evaluate import evaluate, NetworkAct
+from marl.report.evaluate import NetworkAct, evaluate
 
 GAMMA = 0.9
 

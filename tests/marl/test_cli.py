@@ -88,6 +88,7 @@ def test_evaluate_simulate_report_and_list_print_one_json_object(run: Path, tmp_
         (["train", "env_args.seed=3"], "env_args: seed is a setting of the run"),
         (["train", "num_agents=x"], "num_agents: expected a whole number, got 'x'"),
         (["train", "graph=rign"], "did you mean 'ring'?"),
+        (["train", "num_agents=65", "policy=graph"], "graph: choose who hears whom among 65 agents"),
         (["train", "signals=teem"], "unknown signal 'teem'; did you mean 'team'?"),
         (["train", "words"], "words: No such file or directory"),
         (["train", "--resume", "nowhere"], "nowhere is no run folder"),
@@ -117,6 +118,45 @@ def test_an_existing_run_folder_is_refused_and_stays(run: Path) -> None:
     assert code == 1
     assert "exists already" in err
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+
+
+def test_a_run_is_not_resumed_under_other_settings(run: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / "result.json").unlink()
+    text = (copy / "config.yaml").read_text()
+    for old, new, message in (
+        ("env: climbing", "env: mpe2.simple_spread_v3", "env: was 'climbing' when this run was saved, is 'mpe2.simple"),
+        ("gamma: 0.99", "gamma: 0.5", "algorithm: was {"),
+        ("num_envs: 4", "num_envs: 5", "num_envs: was 4"),
+    ):
+        assert old in text
+        (copy / "config.yaml").write_text(text.replace(old, new))
+        code, _, err = concert("train", "--resume", str(copy))
+        assert code == 1
+        assert message in err
+        assert "Traceback" not in err
+    assert Checkpoints(copy / "checkpoints").load()["trainer"]["progress"]["env_steps"] == 200
+
+
+def test_a_policy_that_knows_no_numbers_is_evaluated_among_more_agents(tmp_path: Path) -> None:
+    """The critic of three agents reads them side by side; it is not asked when others are played with."""
+    words = ["env=spread", "policy=graph", "identity=none", *TINY[:2], *TINY[3:], "env_args.num_agent_neighbors=2"]
+    words.append("env_args.num_landmark_neighbors=3")
+    folder = tmp_path / "run"
+    code, _, err = concert("train", *words, f"run_dir={folder}")
+    assert code == 0, err
+    code, out, err = concert("evaluate", str(folder), "num_agents=5", "--episodes", "4", "--json")
+    assert code == 0, err
+    assert json.loads(out)["policies"]["greedy"]["mean"] < 0
+    code, _, err = concert("evaluate", str(folder), "env=climbing", "--episodes", "4")
+    assert code == 1
+    assert "saved parameter policy." in err
+    code, _, err = concert("evaluate", str(folder), "env=")
+    assert code == 1
+    assert "env: expected a name or an import path, got nothing" in err
 
 
 def test_a_damaged_checkpoint_is_refused_with_its_name(run: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ class Convolution(nn.Module):
                 f"layer {name!r}: PyG layers share their weights; use sharing=all, or layer mean, sum, attention"
             )
         with torch.random.fork_rng(devices=[]):  # PyG initialises from the global generator
-            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+            torch.default_generator.manual_seed(int(torch.randint(2**31, (), generator=generator)))
             self.layer = _working(name, dim)
         self.weighted = "edge_weight" in inspect.signature(self.layer.forward).parameters
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from envs.base import View
-from marl.networks.layers.sharing import Linear, Sharing, relu_gain
+from marl.networks.layers.sharing import LayerNorm, Linear, Sharing, relu_gain
 
 
 class _Tanh(torch.autograd.Function):
@@ -45,7 +45,7 @@ class MLP(nn.Module):
         sharing: Who uses which weights.
         generator: Source of the initial weights.
         activation: ``relu``, ``tanh`` or ``silu``.
-        layer_norm: Whether each layer's sum is normalised before its activation (Ba et al. 2016, arXiv:1607.06450).
+        layer_norm: Whether each layer's sum is normalised before its activation.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class MLP(nn.Module):
         gain = relu_gain(activation)
         pairs = list(pairwise(widths))
         self.layers = nn.ModuleList(Linear(i, o, sharing, generator, gain) for i, o in pairs)
-        self.norms = nn.ModuleList(nn.LayerNorm(o) if layer_norm else nn.Identity() for _, o in pairs)
+        self.norms = nn.ModuleList(LayerNorm(o, sharing) if layer_norm else nn.Identity() for _, o in pairs)
         self.activation = ACTIVATIONS[activation]
         self.out_dim = widths[-1]
 

@@ -31,7 +31,7 @@ class Sharing:
         self.copies = max(self.owner) + 1
         if sorted(set(self.owner)) != list(range(self.copies)):
             raise ValueError(f"sharing: sets must be numbered 0..P-1 without gaps, got {sorted(set(self.owner))}")
-        counts = [self.owner.count(p) for p in range(self.copies)] if mode != "none" else [1] * self.copies
+        counts = torch.bincount(torch.tensor(self.owner)).tolist()
         self.slices: list[slice] | None = None
         if mode in ("all", "group"):
             stops = torch.tensor(counts).cumsum(0).tolist()
@@ -110,6 +110,31 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply each agent's weights to ``x [*, N, in]``."""
         return self.sharing.linear(x, self.weight, self.bias)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation (Ba et al. 2016, arXiv:1607.06450) under a sharing: scale and shift for each set of weights.
+
+    Args:
+        dim: Width of input and output.
+        sharing: Who uses which scale and shift.
+    """
+
+    owner: Tensor
+
+    def __init__(self, dim: int, sharing: Sharing) -> None:
+        super().__init__()
+        self.dim = dim
+        self.weight = nn.Parameter(torch.ones(sharing.copies, dim))
+        self.bias = nn.Parameter(torch.zeros(sharing.copies, dim))
+        self.one = sharing.mode == "all"
+        self.register_buffer("owner", torch.tensor(sharing.owner), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x [*, N, D]``."""
+        if self.one:
+            return nn.functional.layer_norm(x, (self.dim,), self.weight[0], self.bias[0])
+        return nn.functional.layer_norm(x, (self.dim,)) * self.weight[self.owner] + self.bias[self.owner]
 
 
 def orthogonal(copies: int, in_dim: int, out_dim: int, gain: float, generator: torch.Generator) -> Tensor:
