@@ -24,6 +24,8 @@ class NativeParallel(ParallelEnv[str, Any, Any]):
     Observations are flat float32 vectors without padding; where the task has action masks, agents with discrete
     actions get a dict of ``observation`` and ``action_mask`` (int8, in the form their action space samples by).
     Passive groups are not listed: they never act. Agents leave ``agents`` when they terminate, are truncated or die.
+    PettingZoo knows no agent that comes back; where slots can be filled again (``ends_early`` is False) all agents
+    stay listed until the horizon, and an empty slot sees zeros and is paid nothing.
 
     Args:
         task: The rules.
@@ -63,7 +65,7 @@ class NativeParallel(ParallelEnv[str, Any, Any]):
     ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         """Begin an episode; without a seed the current stream goes on. There are no options."""
         self._view = self._env.reset(seed)
-        self.agents = self._living(self._view.alive[0])
+        self.agents = self._listed(self._view.alive[0] | (not self.task.ends_early))
         return self._observe(self._view, self.agents), {agent: {} for agent in self.agents}
 
     def step(
@@ -80,14 +82,17 @@ class NativeParallel(ParallelEnv[str, Any, Any]):
         step = self._env.step(self._pack(actions))
         before, view = self.agents, step.next_view
         self._view = view
-        self.agents = self._living(view.alive[0] & ~(step.terminated[0] | step.truncated[0]))
+        alive, terminated, truncated = view.alive[0], step.terminated[0], step.truncated[0]
+        if not self.task.ends_early:
+            alive, terminated, truncated = alive | True, terminated & False, step.over.expand_as(truncated)
+        self.agents = self._listed(alive & ~(terminated | truncated))
         told = before + [agent for agent in self.agents if agent not in before]
         info = {name: value[0].tolist() for name, value in step.info.items()}
         return (
             self._observe(view, told),
             self._each(step.reward[0], told),
-            self._each(step.terminated[0], told),
-            self._each(step.truncated[0], told),
+            self._each(terminated, told),
+            self._each(truncated, told),
             {a: {k: v[self._index[a]] if isinstance(v, list) else v for k, v in info.items()} for a in told},
         )
 
@@ -107,9 +112,9 @@ class NativeParallel(ParallelEnv[str, Any, Any]):
     def render(self) -> None:
         """Nothing is drawn."""
 
-    def _living(self, alive: Tensor) -> list[str]:
-        living = alive.tolist()
-        return [agent for agent in self.possible_agents if living[self._index[agent]]]
+    def _listed(self, present: Tensor) -> list[str]:
+        there = present.tolist()
+        return [agent for agent in self.possible_agents if there[self._index[agent]]]
 
     def _each(self, values: Tensor, agents: list[str]) -> dict[str, Any]:
         listed = values.tolist()

@@ -101,6 +101,7 @@ class NativeEnv(Generic[S]):
         self.agents = task.agents
         self._generator = rng.generator(seed, "env", device=self.device)
         self._state: S | None = None
+        self._closed = False
         self._together = 0  # steps since all copies restarted, where they do so together
         shape = (num_envs, self.agents.num_agents)
         self._clock = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
@@ -111,6 +112,8 @@ class NativeEnv(Generic[S]):
 
     def reset(self, seed: int | None = None) -> View:
         """Start every copy anew; without a seed the current stream goes on."""
+        if self._closed:
+            raise RuntimeError("reset: the environment is closed; make a new one")
         if seed is not None:
             self._generator = rng.generator(seed, "env", device=self.device)
         self._state = self.task.initial(self._generator, self.num_envs)
@@ -121,7 +124,8 @@ class NativeEnv(Generic[S]):
     def step(self, action: Tensor) -> Step:
         """Advance every copy; those whose episode ends restart at once."""
         if self._state is None:
-            raise RuntimeError("step: call reset first")
+            missing = "the environment is closed; make a new one" if self._closed else "call reset first"
+            raise RuntimeError(f"step: {missing}")
         check_action(action, self.agents, self.num_envs)
         state, reward, terminated = self.task.advance(self._state, action, self._generator)
         beside = {"info": self.task.info(state), "factors": self.task.factors(state), "cost": self.task.cost(state)}
@@ -195,4 +199,5 @@ class NativeEnv(Generic[S]):
         return self._view(restored)
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Let go of the state; the environment takes no further steps."""
+        self._state, self._closed = None, True

@@ -6,24 +6,20 @@ contact forces of the following step all read the same two tensors.
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from coordination import tree
 from envs.base import View
 from envs.links import default_graph
 from envs.native import Task
-from envs.spaces import ActionSpec, ObservationSpec
+from envs.particle.physics import CONTACT_FORCE, TIME_STEP, closest, contact, integrate, lengths, offsets, push
+from envs.particle.world import at_least, moves, scatter
+from envs.spaces import ObservationSpec
 from envs.spec import AgentSpec
 
-TIME_STEP = 0.1
-KEPT_VELOCITY = 0.75  # one minus the damping of a step
-THRUST = 5.0  # force of a full push, on a mass of one
-CONTACT_FORCE = 100.0
-CONTACT_MARGIN = 1e-3
 CONTACT_DISTANCE = 0.3  # two radii of 0.15
 COVER_DISTANCE = 0.1
 
@@ -45,16 +41,12 @@ class SpreadState:
     @cached_property
     def offset(self) -> Tensor:
         """``[B, N, 2N-1, 2]`` from each agent to every landmark, then to every other agent in order."""
-        n = self.position.shape[1]
-        seen, own = _pairs(n, self.position.device)
-        points = torch.cat([self.landmark, self.position], 1)
-        return (points.index_select(1, seen) - points.index_select(1, own)).view(-1, n, 2 * n - 1, 2)
+        return offsets(self.position, self.landmark)
 
     @cached_property
     def distance(self) -> Tensor:
         """``[B, N, 2N-1]`` lengths of the offsets."""
-        square = self.offset * self.offset
-        return (square[..., 0] + square[..., 1]).sqrt_()
+        return lengths(self.offset)
 
     @cached_property
     def nearest(self) -> Tensor:
@@ -99,11 +91,8 @@ class Spread(Task[SpreadState]):
         num_agent_neighbors: int | None = None,
         num_landmark_neighbors: int | None = None,
     ) -> None:
-        counts = {"num_agents": num_agents, "max_cycles": max_cycles}
-        seen = {"num_agent_neighbors": num_agent_neighbors, "num_landmark_neighbors": num_landmark_neighbors}
-        for name, value in (counts | {k: v for k, v in seen.items() if v is not None}).items():
-            if value < 1:
-                raise ValueError(f"{name}: must be at least 1, got {value}")
+        at_least(1, num_agents=num_agents, max_cycles=max_cycles)
+        at_least(1, num_agent_neighbors=num_agent_neighbors, num_landmark_neighbors=num_landmark_neighbors)
         if not 0 <= local_ratio <= 1:
             raise ValueError(f"local_ratio: must be in [0, 1], got {local_ratio}")
         self.num_agents, self.local_ratio, self.horizon = num_agents, local_ratio, max_cycles
@@ -119,38 +108,27 @@ class Spread(Task[SpreadState]):
                 others=2 * others,
                 communication=self._silence,
             ),
-            ActionSpec.box(0, 1, 5) if continuous_actions else ActionSpec.discrete(5),
+            moves(continuous_actions),
             info={"collisions": "sum", "covered": "last", "distance": "sum"},
         )
         self._graph = default_graph(num_agents)
 
     def initial(self, generator: torch.Generator, n: int) -> SpreadState:
         """Agents and landmarks uniform in the square, at rest."""
-        rest = torch.zeros(n, self.num_agents, 2, device=generator.device)
-        position, landmark = (torch.empty_like(rest).uniform_(-1, 1, generator=generator) for _ in range(2))
-        return SpreadState(position, rest, landmark)
+        position, landmark = (scatter(generator, n, self.num_agents) for _ in range(2))
+        return SpreadState(position, torch.zeros_like(position), landmark)
 
     def advance(
         self, state: SpreadState, action: Tensor, generator: torch.Generator
     ) -> tuple[SpreadState, Tensor, Tensor]:
         """One step of physics; nothing terminates."""
-        push = self._push(action).sub_(_contact(state), alpha=CONTACT_FORCE * TIME_STEP)
-        after = SpreadState(
-            position=torch.add(state.position, state.velocity, alpha=TIME_STEP),
-            velocity=push.add_(state.velocity, alpha=KEPT_VELOCITY),
-            landmark=state.landmark,
-        )
+        n = self.num_agents
+        pressed = contact(state.offset[:, :, n:], state.distance[..., n:], CONTACT_DISTANCE)
+        kick = push(action).sub_(pressed, alpha=CONTACT_FORCE * TIME_STEP)
+        after = SpreadState(*integrate(state.position, state.velocity, kick), state.landmark)
         shared = after.nearest.sum(-1, keepdim=True) * (self.local_ratio - 1)
         reward = torch.sub(shared, after.collisions, alpha=self.local_ratio)
         return after, reward, torch.zeros_like(reward, dtype=torch.bool)
-
-    def _push(self, action: Tensor) -> Tensor:
-        """``[B, N, 2]`` change of velocity by the agents' own doing."""
-        if self.agents.discrete:
-            moves = _moves(action.device)
-            return moves.index_select(0, action.reshape(-1)).view(*action.shape[:2], 2)
-        pushes = action.clamp(0, 1)
-        return (pushes[..., 2::2] - pushes[..., 1::2]).mul_(THRUST * TIME_STEP)
 
     def view(self, state: SpreadState) -> View:
         """Own velocity and position, offsets to landmarks and others, and the silence of the others."""
@@ -160,8 +138,8 @@ class Spread(Task[SpreadState]):
         else:
             n = self.num_agents
             seen = (
-                _closest(state.offset[:, :, :n], state.distance[..., :n], self.num_landmark_neighbors),
-                _closest(state.offset[:, :, n:], state.distance[..., n:], self.num_agent_neighbors),
+                closest(state.offset[:, :, :n], state.distance[..., :n], self.num_landmark_neighbors),
+                closest(state.offset[:, :, n:], state.distance[..., n:], self.num_agent_neighbors),
             )
         silence = position.new_zeros(1).expand(*position.shape[:2], self._silence)
         obs = torch.cat([state.velocity, position, *seen, silence], -1)
@@ -174,40 +152,3 @@ class Spread(Task[SpreadState]):
             "covered": (state.nearest < COVER_DISTANCE).sum(-1, dtype=state.nearest.dtype),
             "distance": state.nearest.sum(-1),
         }
-
-
-def _contact(state: SpreadState) -> Tensor:
-    """``[B, N, 2]`` sum of unit vectors to the others, each times a soft penetration depth.
-
-    The depth is ``k log(1 + exp((d_min - d) / k))`` with margin k: the overlap where there is one, else almost zero.
-    """
-    n = state.position.shape[1]
-    distance = state.distance[..., n:].clamp(min=1e-12)
-    depth = F.softplus(CONTACT_DISTANCE - distance, beta=1 / CONTACT_MARGIN).div_(distance)
-    x, y = state.offset[:, :, n:].unbind(-1)
-    return torch.stack([(x * depth).sum(-1), (y * depth).sum(-1)], -1)
-
-
-def _closest(offset: Tensor, distance: Tensor, count: int | None) -> Tensor:
-    """``[B, N, 2 count]``: the nearest of ``offset [B, N, M, 2]``, nearest first, padded with zeros; None takes all."""
-    if count is None:
-        return offset.flatten(2)
-    found = min(count, distance.shape[-1])
-    order = distance.topk(found, largest=False).indices
-    picked = offset.gather(2, order.unsqueeze(-1).expand(-1, -1, -1, 2)).flatten(2)
-    return F.pad(picked, (0, 2 * (count - found)))
-
-
-@lru_cache(maxsize=64)
-def _pairs(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows of [landmarks, agents] seen by each agent, ``[N (2N-1)]``, and the row of that agent, as often."""
-    rows = torch.arange(2 * n).expand(n, -1)
-    seen = rows[rows != torch.arange(n, 2 * n).unsqueeze(1)]
-    own = torch.arange(n, 2 * n).repeat_interleave(2 * n - 1)
-    return seen.to(device), own.to(device)
-
-
-@lru_cache(maxsize=8)
-def _moves(device: torch.device) -> Tensor:
-    """``[5, 2]`` changes of velocity by the choices none, left, right, down, up."""
-    return torch.tensor([[0, 0], [-1, 0], [1, 0], [0, -1], [0, 1]], device=device) * (THRUST * TIME_STEP)

@@ -7,10 +7,17 @@ import itertools
 import pytest
 import torch
 
-from envs.matrix.games import Climbing, Penalty, TwoStep
-from envs.native import NativeEnv
+from envs.checks import check
+from envs.matrix.games import Climbing, Penalty, Qplex, StagHunt, TwoStep
+from envs.native import NativeEnv, Task
+from envs.native.parallel import NativeParallel
 
-CLIMBING = {(0, 0): 11, (0, 1): -30, (0, 2): 0, (1, 0): -30, (1, 1): 7, (1, 2): 6, (2, 0): 0, (2, 1): 0, (2, 2): 5}
+CLIMBING = [[11, -30, 0], [-30, 7, 6], [0, 0, 5]]
+QPLEX = {  # read off the authors' matrix_game_1, 2 and 3
+    1: [[10.4, 0, 10], [0, 10, 10], [10, 10, 10]],
+    2: [[8, -12, -12], [-12, 0, 0], [-12, 0, 0]],
+    3: [[8, -12, -12], [-12, 6, 0], [-12, 0, 6]],
+}
 
 
 def joint(*choices: int) -> torch.Tensor:
@@ -27,12 +34,20 @@ def returns(env: NativeEnv, *choices: int) -> float:
     return total
 
 
+def payoffs(task: Task, choices: int) -> torch.Tensor:
+    """``[K, K, 2]`` what every joint action pays to either agent."""
+    env = NativeEnv(task, choices**2)
+    env.reset()
+    pairs = list(itertools.product(range(choices), repeat=2))
+    return env.step(torch.tensor(pairs).unsqueeze(-1)).reward.view(choices, choices, 2)
+
+
 def test_climbing_pays_its_matrix_to_both():
     env = NativeEnv(Climbing(), 9)
     env.reset()
     pairs = list(itertools.product(range(3), repeat=2))
     step = env.step(torch.tensor(pairs).unsqueeze(-1))
-    assert step.reward.tolist() == [[CLIMBING[p]] * 2 for p in pairs]
+    assert step.reward.tolist() == [[CLIMBING[a][b]] * 2 for a, b in pairs]
     assert step.info["optimal"].tolist() == [1.0] + [0.0] * 8
     assert not step.view.obs.any()
     assert step.view.obs.shape == (9, 2, 1)
@@ -90,3 +105,79 @@ def test_two_step(choices):
 def test_refuses_no_steps():
     with pytest.raises(ValueError, match="steps: must be at least 1, got 0"):
         Climbing(steps=0)
+
+
+@pytest.mark.parametrize(("game", "optimum"), [(1, 10.4), (2, 8.0), (3, 8.0)])
+def test_qplex_games_pay_their_matrices_and_have_one_optimum(game, optimum):
+    paid = payoffs(Qplex(game=game), 3)
+    torch.testing.assert_close(
+        paid, torch.tensor(QPLEX[game], dtype=torch.float32).unsqueeze(-1).expand(3, 3, 2), rtol=0, atol=0
+    )
+    assert paid.max().item() == pytest.approx(optimum)
+    assert (paid[..., 0] == paid.max()).nonzero().tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize(("game", "fit", "greedy"), [(1, 12.18, {10}), (2, -3.56, {0}), (3, -0.89, {0, 6})])
+def test_a_sum_of_values_misses_the_optimum_of_qplex_games(game, fit, greedy):
+    """The least-squares sum is row mean + column mean - grand mean; its greatest value, and what is paid there."""
+    paid = payoffs(Qplex(game=game), 3)[..., 0].double()
+    added = paid.mean(1, keepdim=True) + paid.mean(0, keepdim=True) - paid.mean()
+    assert added.max().item() == pytest.approx(fit, abs=0.005)
+    assert set(paid[added > added.max() - 1e-6].tolist()) == greedy
+
+
+def test_qplex_games_terminate():
+    env = NativeEnv(Qplex(), 2)
+    env.reset()
+    step = env.step(torch.tensor([[0, 0], [2, 2]]).unsqueeze(-1))
+    assert step.terminated.all()
+    assert not step.truncated.any()
+    assert step.over.all()
+    assert step.info["optimal"].tolist() == [1, 0]
+    assert returns(NativeEnv(Qplex(game=3, steps=4), 1), 1, 1) == 24
+    env = NativeEnv(Qplex(steps=2), 2)
+    env.reset()
+    ends = [env.step(torch.zeros(2, 2, 1, dtype=torch.int64)).terminated.tolist() for _ in range(4)]
+    assert ends == [[[False] * 2] * 2, [[True] * 2] * 2] * 2
+
+
+def test_stag_hunt_has_two_equilibria_and_one_optimum():
+    paid = payoffs(StagHunt(), 2)
+    assert paid.tolist() == [[[4, 4], [0, 3]], [[3, 0], [3, 3]]]
+    first, second = paid.unbind(-1)
+    stable = (first == first.amax(0, keepdim=True)) & (second == second.amax(1, keepdim=True))
+    assert stable.nonzero().tolist() == [[0, 0], [1, 1]]
+    belief = torch.tensor([0.75, 0.25])  # a partner who hunts the stag three times in four
+    assert (first @ belief).tolist() == [3, 3]
+    env = NativeEnv(StagHunt(), 4)
+    env.reset()
+    step = env.step(torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]]).unsqueeze(-1))
+    assert step.info["optimal"].tolist() == [1, 0, 0, 0]
+
+
+def test_stag_hunt_returns():
+    assert returns(NativeEnv(StagHunt(), 1), 0, 0) == 100
+    assert returns(NativeEnv(StagHunt(steps=2), 1), 1, 0) == 6
+    assert returns(NativeEnv(StagHunt(steps=2), 1), 0, 1) == 0
+
+
+@pytest.mark.parametrize("task", [Qplex(), Qplex(game=2, steps=3), StagHunt(steps=4), Penalty()])
+def test_keeps_the_rules(task):
+    report = check(NativeParallel(task))
+    report.raise_if_failed()
+    assert report.replayable
+
+
+def test_a_saved_game_goes_on_where_it_was():
+    played, fresh = NativeEnv(Qplex(steps=3), 1), NativeEnv(Qplex(steps=3), 1)
+    played.reset()
+    played.step(joint(0, 0))
+    fresh.load_state_dict(played.state_dict())
+    assert [bool(fresh.step(joint(1, 1)).over[0]) for _ in range(2)] == [False, True]
+
+
+def test_refuses_unknown_games():
+    with pytest.raises(ValueError, match="game: expected 1, 2 or 3, got 4"):
+        Qplex(game=4)
+    with pytest.raises(ValueError, match="steps: must be at least 1, got -1"):
+        StagHunt(steps=-1)

@@ -12,6 +12,8 @@ from pettingzoo.test import api_test, parallel_api_test, parallel_seed_test
 from pettingzoo.utils.conversions import parallel_to_aec
 from toy_tasks import Fading
 
+import envs
+from envs import registry
 from envs.matrix.games import Climbing, TwoStep
 from envs.native import NativeEnv
 from envs.native.parallel import NativeParallel
@@ -36,6 +38,18 @@ def test_passes_pettingzoo(make):
     parallel_api_test(NativeParallel(make()), num_cycles=60)
     parallel_seed_test(lambda: NativeParallel(make()), num_cycles=30)
     api_test(parallel_to_aec(NativeParallel(make())), num_cycles=60)
+
+
+@pytest.mark.parametrize("name", registry.ENVIRONMENTS)
+@pytest.mark.filterwarnings("error:Live agent", "error:Agent was given", "error:No agents")
+@pytest.mark.filterwarnings("ignore:.*observation")
+def test_every_native_id_passes_pettingzoo_and_our_own_check(name):
+    parallel_api_test(envs.parallel(name), num_cycles=30)
+    parallel_seed_test(lambda: envs.parallel(name), num_cycles=15)
+    api_test(parallel_to_aec(envs.parallel(name)), num_cycles=30)
+    report = envs.check(lambda: envs.parallel(name), episodes=2, max_steps=40)
+    assert report.passed, report.problems
+    assert report.replayable
 
 
 def test_equals_the_vectorised_environment():

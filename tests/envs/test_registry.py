@@ -8,6 +8,7 @@ import pytest
 
 from envs import registry
 from envs.native import Task
+from envs.spec import AgentSpec
 
 
 def test_every_entry_names_a_task_that_can_be_made_without_arguments():
@@ -15,6 +16,28 @@ def test_every_entry_names_a_task_that_can_be_made_without_arguments():
         task = registry.load(entry.target)
         assert issubclass(task, Task), name
         assert task().agents.num_agents >= 1
+
+
+def describe(agents: AgentSpec) -> str:
+    """The observation and action of every group in words."""
+    words = []
+    for group in agents.groups:
+        action = group.action
+        if action is None:
+            chosen = "none"
+        elif action.kind == "discrete":
+            chosen = f"{' x '.join(map(str, action.sizes))} choices"
+        else:
+            chosen = f"{action.components} real{'s' if action.components > 1 else ''}"
+        name = f"{group.name}: " if len(agents.groups) > 1 else ""
+        words.append(f"{name}obs {group.observation.dim}, action {chosen}")
+    return "; ".join(words)
+
+
+@pytest.mark.parametrize("name", registry.ENVIRONMENTS)
+def test_entries_say_the_spaces_of_the_default_task(name):
+    entry = registry.ENVIRONMENTS[name]
+    assert entry.spaces == describe(registry.load(entry.target)().agents), "Entry.spaces is to be the text on the right"
 
 
 def test_scripted_policies_exist():
@@ -31,7 +54,7 @@ def test_a_scripted_policy_is_found_for_native_and_third_party_names():
 
 
 def test_unknown_names_are_answered_with_the_nearest():
-    with pytest.raises(ValueError, match=r"unknown environment 'spraed'; did you mean 'spread'\? One of: climbing, .*"):
+    with pytest.raises(ValueError, match=r"unknown environment 'spraed'; did you mean 'spread'\? One of: adversary, .*"):
         registry.resolve("spraed")
     with pytest.raises(ValueError, match=r"or an import path such as mpe2\.simple_spread_v3"):
         registry.resolve("zzz")

@@ -8,14 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mpe2 import simple_spread_v3
+from mpe_states import compare, for_mpe2, place, random_actions, rough
 from torch.testing import assert_close
 
-from coordination import tree
 from envs.native import NativeEnv
 from envs.particle.spread import Spread, SpreadState
 
-TRANSITIONS = 1_000
-EXACT = 3  # up to here whole episodes stay equal; with more agents, contacts double rounding errors every step
 SETTINGS = {
     "one agent": {"num_agents": 1},
     "one agent, neighbours": {"num_agents": 1, "num_agent_neighbors": 2, "num_landmark_neighbors": 2},
@@ -30,69 +28,35 @@ SETTINGS = {
 }
 
 
-def mpe2_env(arguments):
-    arguments = dict(arguments)
-    n = arguments.pop("num_agents", 3)
-    return simple_spread_v3.parallel_env(N=n, benchmark_data=n <= EXACT, **arguments)
-
-
-def place(env, state: SpreadState, copy: int) -> None:
-    """Put mpe2's world where copy ``copy`` of ours is."""
-    world = env.unwrapped.world
-    for i, agent in enumerate(world.agents):
-        agent.state.p_pos = state.position[copy, i].double().numpy().copy()
-        agent.state.p_vel = state.velocity[copy, i].double().numpy().copy()
-    for i, landmark in enumerate(world.landmarks):
-        landmark.state.p_pos = state.landmark[copy, i].double().numpy().copy()
-
-
-def random_actions(task: Spread, generator: torch.Generator, steps: int, copies: int) -> torch.Tensor:
-    shape = (steps, copies, task.num_agents)
-    if task.agents.discrete:
-        return torch.randint(5, (*shape, 1), generator=generator)
-    return torch.rand(*shape, 5, generator=generator) * 1.4 - 0.2  # some outside the box, which both sides clip
-
-
-def matrix(values: dict, task: Spread) -> torch.Tensor:
-    """What mpe2 gives each agent, as rows."""
-    return torch.tensor(np.stack(list(values.values())), dtype=torch.float32).reshape(task.num_agents, -1)
+def mpe2_env(arguments, **told):
+    others = {k: v for k, v in arguments.items() if k != "num_agents"}
+    return simple_spread_v3.parallel_env(N=arguments.get("num_agents", 3), **others, **told)
 
 
 @pytest.mark.parametrize("arguments", SETTINGS.values(), ids=SETTINGS.keys())
-@pytest.mark.filterwarnings("ignore")  # mpe2 warns about every action it clips
 def test_equals_mpe2(arguments):
-    task, theirs = Spread(**arguments), mpe2_env(arguments)
-    assert task.horizon is not None
-    steps, copies = task.horizon, TRANSITIONS // task.horizon
-    ours, generator = NativeEnv(task, copies), torch.Generator().manual_seed(task.num_agents)
-    first = ours.reset(seed=1)
-    like = task.initial(generator, copies)
-    actions = random_actions(task, generator, steps, copies)
-    states, played = [], []
-    for action in actions:
-        states.append(tree.unpack(like, ours.state_dict()["state"]))
-        played.append(ours.step(action))
-    for b in range(copies):
-        obs, _ = theirs.reset(seed=b)
-        assert {k: v.shape for k, v in obs.items()} == dict.fromkeys(task.agents.names, (task.agents.obs_dim,))
-        place(theirs, states[0], b)
-        assert_close(torch.tensor(theirs.state()).view_as(first.obs[b]), first.obs[b], atol=1e-4, rtol=0)
-        for t in range(steps):
-            if task.num_agents > EXACT:
-                place(theirs, states[t], b)
-            chosen = actions[t, b].squeeze(-1).numpy() if task.agents.discrete else actions[t, b].numpy()
-            obs, reward, terminated, truncated, info = theirs.step(dict(zip(theirs.agents, chosen, strict=True)))
-            step = played[t]
-            assert_close(matrix(obs, task), step.next_view.obs[b], atol=1e-4, rtol=0)
-            assert_close(matrix(reward, task).squeeze(-1), step.reward[b], atol=1e-4, rtol=0)
-            assert list(terminated.values()) == step.terminated[b].tolist()
-            assert list(truncated.values()) == step.truncated[b].tolist()
-            if task.num_agents <= EXACT:
-                _, collisions, distances, covered = matrix({k: v["benchmark_data"] for k, v in info.items()}, task).T
-                assert collisions.sum() == step.info["collisions"][b]
-                assert covered[0] == step.info["covered"][b]
-                assert_close(distances[0], step.info["distance"][b], atol=1e-4, rtol=0)
-        assert bool(step.over[b])
+    compare(Spread(**arguments), mpe2_env(arguments), every_step=True)
+
+
+def test_nothing_is_hidden_between_steps():
+    """The world of mpe2 is put in place once; ten steps are too few for rounding errors to grow."""
+    compare(Spread(max_cycles=10), mpe2_env({"max_cycles": 10}))
+
+
+def test_info_is_what_mpe2_calls_benchmark_data():
+    task, theirs, generator = Spread(), mpe2_env({}, benchmark_data=True), torch.Generator().manual_seed(0)
+    for episode in range(100):
+        state = rough(task.initial(generator, 4), generator)
+        action = random_actions(task, generator, 4)
+        after, _, _ = task.advance(state, action, generator)
+        theirs.reset(seed=episode)
+        for b in range(4):
+            place(theirs.unwrapped.world, state, b)
+            told = theirs.step(for_mpe2(task, action[b]))[4]
+            _, collisions, distances, covered = np.array([told[name]["benchmark_data"] for name in theirs.agents]).T
+            info = {name: float(value[b]) for name, value in task.info(after).items()}
+            assert (info["collisions"], info["covered"]) == (collisions.sum(), covered[0])
+            assert info["distance"] == pytest.approx(distances[0], abs=1e-4)
 
 
 def still(position: list, landmark: list) -> SpreadState:

@@ -1,0 +1,1 @@
+"""Tasks on a grid of cells: cars, foragers, hunters."""
