@@ -102,6 +102,14 @@ def main() -> None:
         name: round(statistics.median(x / y for x, y in zip(values, rates["bare"], strict=True)), 3)
         for name, values in rates.items()
     }
+    compared = {}
+    for one, other in (
+        ("workers_2", "in_process"),
+        ("workers_2", "supersuit_2"),
+        ("in_process", "supersuit_in_process"),
+    ):
+        each = [x / y for x, y in zip(rates[one], rates[other], strict=True)]
+        compared[f"{one} / {other}"] = round(statistics.median(each), 3)
     print(
         json.dumps(
             {
@@ -110,6 +118,7 @@ def main() -> None:
                 "copies": COPIES,
                 "steps_per_second": medians,
                 "ratio_to_bare": ratios,
+                "ratios": compared,
                 "rounds": args.rounds,
                 "busy": load,
                 "cores": os.cpu_count(),

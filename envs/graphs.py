@@ -81,12 +81,13 @@ def columns(group: Group, which: str | Sequence[int]) -> range | None:
     """
     if isinstance(which, str):
         return next((range(p.start, p.stop) for p in group.observation.parts if p.name == which), None)
-    if len(which) != 2 or not 0 <= which[0] < which[1] <= group.observation.dim:
+    ends = [x for x in which if type(x) is int] if isinstance(which, Sequence) else []
+    if len(ends) != 2 or len(which) != 2 or not 0 <= ends[0] < ends[1] <= group.observation.dim:
         raise ValueError(
             f"columns: expected a part or [start, stop] within the {group.observation.dim} columns of group "
-            f"{group.name!r}, got {list(which)}"
+            f"{group.name!r}, got {which!r}"
         )
-    return range(*which)
+    return range(*ends)
 
 
 def part_names(agents: AgentSpec) -> list[str]:
@@ -138,14 +139,16 @@ def _from_mapping(given: Mapping[str, Any], agents: AgentSpec, seed: int) -> Gra
     name = given.get("name")
     if name == "knn":
         args = _arguments(given, {"k": None, "on": DEFAULT_PART})
-        if not isinstance(args["k"], int) or args["k"] < 1:
+        if type(args["k"]) is not int or args["k"] < 1:
             raise ValueError(f"graph knn: k must be a whole number from 1 up, got {args['k']!r}")
         return partial(_near, _columns_of_all(agents, args["on"]), args["k"])
     if name == "radius":
         capacity = min(DEFAULT_CAPACITY, max(agents.num_agents - 1, 1))
         args = _arguments(given, {"r": None, "on": DEFAULT_PART, "capacity": capacity})
-        if not isinstance(args["r"], int | float) or args["r"] <= 0:
+        if isinstance(args["r"], bool) or not isinstance(args["r"], int | float) or not args["r"] > 0:
             raise ValueError(f"graph radius: r must be a positive number, got {args['r']!r}")
+        if type(args["capacity"]) is not int or args["capacity"] < 1:
+            raise ValueError(f"graph radius: capacity must be a whole number from 1 up, got {args['capacity']!r}")
         return partial(_around, _columns_of_all(agents, args["on"]), float(args["r"]), args["capacity"])
     return Graph(topology=build(given, agents.num_agents, seed))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pettingzoo import AECEnv, ParallelEnv
@@ -16,6 +16,9 @@ from envs import registry
 from envs.adapters import ParallelVectorEnv
 from envs.base import VectorEnv
 from envs.door import suits
+from envs.door.foreign import VMAS
+from envs.door.layout import Teams
+from envs.door.pool import Workers
 from envs.door.source import Source, is_import_path
 from envs.graphs import GraphSetting
 from envs.native import NativeEnv, Task
@@ -36,14 +39,18 @@ def make(
     workers: int = 0,
     wrappers: Sequence[str | dict[str, Any]] = (),
     use_state: bool = False,
+    teams: Teams = None,
+    on_crash: Literal["stop", "restart"] = "stop",
+    timeout_s: float | None = 300.0,
     **env_args: Any,
 ) -> VectorEnv:
     """B copies of an environment as tensors.
 
     Args:
         env: A native id (``spread``), an import path (``mpe2.simple_spread_v3``, ``package.module:factory``,
-            ``./file.py:factory``), a module, a function that makes a PettingZoo environment, such an environment itself
-            (then ``num_envs`` must be 1), or a native :class:`~envs.native.Task`.
+            ``./file.py:factory``), an id of another package (``gymnasium:CartPole-v1``; :mod:`envs.door.foreign`), a
+            module, a function that makes a PettingZoo environment, such an environment itself (then ``num_envs`` must
+            be 1), or a native :class:`~envs.native.Task`.
         num_envs: Number of copies B.
         device: Where tensors live; native environments compute there.
         seed: Root seed of all episodes.
@@ -52,7 +59,13 @@ def make(
         wrappers: ``{"name": "hide", "columns": [part or [start, stop], ...]}`` for any environment, and SuperSuit's
             preprocessing by name for third-party ones, the first one innermost.
         use_state: Whether a third-party environment's ``state()`` becomes ``View.state``.
-        env_args: Arguments of the environment.
+        teams: Who wins together in a third-party environment: None for all, ``"group"`` for agents of one name stem,
+            numbers by (beginning of) name such as ``{"red": 0, "blue": 1}``, or one number for each agent.
+        on_crash: What to do when a worker dies, hangs or its environment raises: ``stop`` with an error, or ``restart``
+            it; its copies are cut off and begin new episodes, and ``restarts`` of the environment counts them.
+        timeout_s: Seconds that a worker may take for one step of its copies; None waits for ever.
+        env_args: Arguments of the environment; ``num_agents`` is how many agents there are, whatever the environment
+            calls it.
 
     Raises:
         ValueError: If a name, an argument or a wrapper is unknown or does not fit; the message names the nearest.
@@ -65,25 +78,30 @@ def make(
     """
     hides, rest = _split_hides(wrappers)
     task = _task(env, env_args)
-    if task is None:
-        made: VectorEnv = ParallelVectorEnv(
-            Source.of(env, env_args, rest),
-            num_envs,
-            device,
-            seed=seed,
-            workers=workers,
-            graph=graph,
-            use_state=use_state,
+    crew = Workers(workers, on_crash, timeout_s)
+    if task is None and isinstance(env, str) and env.startswith(VMAS):
+        _refuse({"workers": workers, "use_state": use_state, "wrappers": rest}, "VMAS steps all copies together")
+        from envs.door.vmas import VmasVectorEnv
+
+        made: VectorEnv = VmasVectorEnv(env, env_args, num_envs, device, seed, graph, teams)
+    elif task is None:
+        source = Source.of(env, env_args, rest)
+        made = ParallelVectorEnv(
+            source, num_envs, device, seed=seed, workers=crew, graph=graph, use_state=use_state, teams=teams
         )
     else:
-        given = {"workers": workers, "use_state": use_state, "wrappers": rest}
-        if unfit := [name for name, value in given.items() if value]:
-            raise ValueError(f"{unfit[0]}: only for third-party environments; {type(task).__name__} is a native one")
+        given = {"workers": workers, "use_state": use_state, "wrappers": rest, "teams": teams is not None}
+        _refuse(given, f"only for third-party environments; {type(task).__name__} is a native one")
         made = NativeEnv(task, num_envs, device, seed)
         made = made if graph is None else WithGraph(made, graph, rng.derive(seed, "graph"))
     for which in hides:
         made = HideColumns(made, which)
     return made
+
+
+def _refuse(given: dict[str, Any], why: str) -> None:
+    if unfit := [name for name, value in given.items() if value]:
+        raise ValueError(f"{unfit[0]}: {why}")
 
 
 def parallel(env: Env, **env_args: Any) -> ParallelEnv:

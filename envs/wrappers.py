@@ -34,6 +34,16 @@ class ViewWrapper:
         """Whether the last restored state went on exactly; see :class:`envs.adapters.ParallelVectorEnv`."""
         return getattr(self.env, "resume_exact", True)
 
+    @property
+    def restarts(self) -> int:
+        """How often a worker was started again; see :class:`envs.adapters.ParallelVectorEnv`."""
+        return getattr(self.env, "restarts", 0)
+
+    @property
+    def last_crash(self) -> str | None:
+        """What happened to the worker that fell last, or None."""
+        return getattr(self.env, "last_crash", None)
+
     def change(self, view: View) -> View:
         """What the agents see instead of ``view``."""
         return view
@@ -106,4 +116,4 @@ class HideColumns(ViewWrapper):
 
     def change(self, view: View) -> View:
         """The view with zeros in the hidden columns."""
-        return replace(view, obs=torch.where(self._seen, view.obs, 0.0))
+        return replace(view, obs=view.obs.masked_fill(~self._seen, 0))

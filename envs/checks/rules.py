@@ -10,7 +10,8 @@ from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
 from envs.door.errors import EnvError
-from envs.door.layout import MASK, flat_mask
+from envs.door.layout import flat_mask
+from envs.door.turns import MASK
 from envs.spaces import ActionSpec, to_space
 
 TOLD = ("observations", "rewards", "terminations", "truncations", "infos")

@@ -1,1 +1,1 @@
-"""The PettingZoo door: copies of a third-party environment in numpy arrays, in this process or in workers; no torch."""
+"""The door: copies of third-party environments in arrays, in this process or in workers; vmas alone needs torch."""

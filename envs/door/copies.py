@@ -18,8 +18,9 @@ from pettingzoo import ParallelEnv
 
 from coordination import rng
 from envs.door.errors import EnvError, explain
-from envs.door.layout import MASK, Layout, begin, flat_mask
+from envs.door.layout import Layout, begin, flat_mask
 from envs.door.source import Source
+from envs.door.turns import MASK, Turns
 
 Arrays = dict[str, np.ndarray]
 STEP_STRIDE = 0x9E3779B9  # odd, so the seeds of 2**32 successive steps differ
@@ -56,6 +57,9 @@ class Copies:
 
     Commands read and write the arrays alone (:meth:`Layout.shapes`) and concern the copies marked ``active``.
 
+    Attributes:
+        restarts, last_crash: How often a worker was started again, and why: never, since there is none.
+
     Args:
         envs: The copies.
         layout: How their agents lie on the agent axis.
@@ -64,12 +68,14 @@ class Copies:
         private: Whether the global generators of this process belong to the copies (in a worker they do).
     """
 
+    restarts, last_crash = 0, None
+
     def __init__(
         self, envs: Sequence[ParallelEnv], layout: Layout, arrays: Arrays, first: int = 0, private: bool = False
     ) -> None:
         self.envs, self.arrays, self.first, self.private = envs, arrays, first, private
         self.rows = {n: a if n == "seed" else a[first : first + len(envs)] for n, a in arrays.items()}
-        self.slots = layout.slots
+        self.slots, self.turns = layout.slots, layout.turns
         self.slot_of = {slot.agent: i for i, slot in enumerate(layout.slots)}
         self.views = [name.removeprefix("final_") for name in arrays if name.startswith("final_")]
         self._living: list[list[Any]] = [[] for _ in envs]  # names, as the environment orders them
@@ -118,7 +124,9 @@ class Copies:
     def _advance(self, j: int) -> None:
         env, living = self.envs[j], self._living[j]
         at, slots, components = self._at(living), self.slots, self.rows["action"][j]
-        actions = {agent: slots[s].write(components[s]) for agent, s in zip(living, at, strict=True)}
+        choosing = self._choosing(j) if self.turns else living
+        theirs = self._at(choosing) if self.turns else at
+        actions = {agent: slots[s].write(components[s]) for agent, s in zip(choosing, theirs, strict=True)}
         seed_globals(self._seeds[j] + STEP_STRIDE * int(self.rows["clock"][j]))
         result = env.step(actions)
         if not isinstance(result, tuple) or len(result) != 5:
@@ -182,8 +190,11 @@ class Copies:
                 mask = value[MASK] if slot.mask_in_obs else (info or {}).get(MASK)
                 if mask is not None and agent not in leaving:
                     self._write_mask(j, agent, s, mask)
-        if "state" in self.rows:
-            self.rows["state"][j] = np.asarray(self.envs[j].state()).reshape(-1)
+        if self.turns:
+            self.rows["acts"][j] = False
+            self.rows["acts"][j, self._at(self._choosing(j))] = True
+        if "state" in self.rows:  # some environments have none once all have ended
+            self.rows["state"][j] = np.asarray(self.envs[j].state()).reshape(-1) if agents else 0
 
     def _write_mask(self, j: int, agent: Any, s: int, mask: Any) -> None:
         if "mask" not in self.rows:
@@ -194,6 +205,12 @@ class Copies:
         row = self.rows["mask"][j, s]
         row[:] = True
         row[: flat.size] = flat
+
+    def _choosing(self, j: int) -> list[Any]:
+        """Who takes the next turn in a turn-based environment."""
+        env = self.envs[j]
+        assert isinstance(env, Turns)
+        return env.acting
 
     def _at(self, agents: Sequence[Any]) -> list[int]:
         """Slots of agents.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,12 @@ from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
 from envs.door.errors import EnvError, explain
+from envs.door.turns import MASK, Turns
 from envs.spaces import ActionSpec, ObservationSpec, flatten, to_space
 from envs.spec import AgentSpec, Group
 
-MASK = "action_mask"  # PettingZoo's name for it, in Dict observations and in infos
 Shapes = dict[str, tuple[tuple[int, ...], str]]
+Teams = Mapping[str, int] | Sequence[int] | str | None
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,16 @@ class Layout:
         slots: One for each agent.
         masked: Whether there are action masks.
         state_dim: Width of the environment's own global state, or None where it is not used.
+        obs_dtype: ``uint8`` if every agent sees images or other bytes alone, else ``float32``.
+        turns: Whether agents choose one after the other, so that views say who acts.
     """
 
     agents: AgentSpec
     slots: tuple[Slot, ...]
     masked: bool
     state_dim: int | None
+    obs_dtype: str = "float32"
+    turns: bool = False
 
     @classmethod
     def of(cls, env: ParallelEnv, masked: bool | None = None, state_dim: int | None = None) -> Layout:
@@ -78,26 +83,35 @@ class Layout:
                 kinds.append((stem, seen, done, [agent]))
         groups: list[Group] = []
         slots: list[Slot] = []
+        as_bytes = []
         for stem, seen, done, members in kinds:
             plain, mask_in_obs = _without_mask(seen)
             observation = ObservationSpec.from_space(plain, f"observation of agent {members[0]!r}")
             action = ActionSpec.from_space(done, f"action of agent {members[0]!r}")
             name = _unused(stem, [g.name for g in groups])
             groups.append(Group(name, len(slots), len(members), observation, action))
+            as_bytes.append(_is_bytes(plain))
             read = _reader(plain, mask_in_obs)
             write = _writer(done)
             slots += [Slot(a, observation.dim, action.logits, read, write, mask_in_obs) for a in members]
         agents = AgentSpec(tuple(groups), tuple(str(s.agent) for s in slots), state_dim=state_dim)
         if masked is None:
             masked = any(s.mask_in_obs for s in slots)
-        return cls(agents, tuple(slots), masked, state_dim)
+        obs_dtype = "uint8" if all(as_bytes) else "float32"
+        return cls(agents, tuple(slots), masked, state_dim, obs_dtype, isinstance(env, Turns))
 
     @classmethod
-    def probe(cls, env: ParallelEnv, use_state: bool = False) -> Layout:
+    def probe(cls, env: ParallelEnv, use_state: bool = False, teams: Teams = None) -> Layout:
         """The layout of one environment, which is reset once to see masks in its infos and the width of its state.
+
+        Args:
+            env: Any copy.
+            use_state: Whether its state is used.
+            teams: Who wins together, as in :meth:`with_teams`.
 
         Raises:
             EnvError: If the reset fails or there is no state.
+            ValueError: If ``teams`` does not fit its agents.
         """
         first = cls.of(env)
         try:
@@ -111,13 +125,45 @@ class Layout:
             except Exception as error:
                 raise explain(error, "use_state: the environment has no working state()") from error
         masked = first.masked or any(MASK in info for info in infos.values())
-        return cls.of(env, masked, state_dim)
+        return cls.of(env, masked, state_dim).with_teams(teams, list(env.possible_agents))
+
+    def with_teams(self, teams: Teams, order: Sequence[Any]) -> Layout:
+        """The same layout with teams.
+
+        Args:
+            teams: None for one team; ``"group"`` for one team for each name stem; a number for each agent, in the
+                environment's own order; or numbers by name or beginning of a name, the longest that fits.
+            order: The environment's own order, ``possible_agents``.
+
+        Raises:
+            ValueError: If an agent has no team, a name fits nobody, or the numbers are not 0, 1, 2 ...
+        """
+        if teams is None:
+            return self
+        names = [str(slot.agent) for slot in self.slots]
+        if isinstance(teams, str):
+            if teams != "group":
+                raise ValueError(f"teams: expected 'group', numbers, or numbers by name, got {teams!r}")
+            stems = list(dict.fromkeys(map(_stem, names)))
+            number = {name: stems.index(_stem(name)) for name in names}
+        elif isinstance(teams, Mapping):
+            number = _by_prefix(teams, names)
+        else:
+            if len(teams) != len(names):
+                raise ValueError(f"teams: expected one number for each of {len(names)} agents, got {len(teams)}")
+            number = dict(zip(map(str, order), teams, strict=True))
+        given = set(number.values())
+        if not all(type(team) is int for team in given) or given != set(range(len(given))):
+            raise ValueError(f"teams: expected whole numbers from 0 without gaps, got {sorted(map(str, given))}")
+        return replace(self, agents=replace(self.agents, team=tuple(number[name] for name in names)))
 
     def shapes(self, num_envs: int) -> Shapes:
         """Shape and dtype of every array of ``num_envs`` copies, by name."""
         a = self.agents
         lead = (num_envs, a.num_agents)
-        views: Shapes = {"obs": ((*lead, a.obs_dim), "float32"), "alive": (lead, "bool")}
+        views: Shapes = {"obs": ((*lead, a.obs_dim), self.obs_dtype), "alive": (lead, "bool")}
+        if self.turns:
+            views["acts"] = (lead, "bool")
         if self.masked:
             views["mask"] = ((*lead, a.logits_dim), "bool")
         if self.state_dim is not None:
@@ -156,6 +202,25 @@ def _stem(agent: Any) -> str:
     return re.sub(r"[_\-\s]*\d+$", "", str(agent)) or "agent"
 
 
+def _by_prefix(teams: Mapping[str, int], names: Sequence[str]) -> dict[str, int]:
+    """The team of each agent by the longest key its name begins with; its full name goes before all others."""
+    found, used = {}, set()
+    for name in names:
+        fitting = [key for key in teams if name.startswith(str(key))]
+        if not fitting:
+            raise ValueError(f"teams: agent {name!r} has none; give its name or the beginning of it")
+        key = max(fitting, key=len)
+        used.add(key)
+        found[name] = teams[key]
+    if idle := [key for key in teams if key not in used]:
+        raise ValueError(f"teams: {idle[0]!r} is the beginning of no agent's name; agents: {_some(names)}")
+    return found
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+
+
 def _unused(stem: str, taken: list[str]) -> str:
     name, k = stem, 2
     while name in taken:
@@ -169,6 +234,10 @@ def _without_mask(space: spaces.Space) -> tuple[spaces.Space, bool]:
         return space, False
     rest = {key: child for key, child in space.spaces.items() if key != MASK}
     return spaces.Dict(rest) if set(rest) != {"observation"} else rest["observation"], True
+
+
+def _is_bytes(space: spaces.Space) -> bool:
+    return isinstance(space, spaces.Box) and space.dtype == np.uint8
 
 
 def _reader(space: spaces.Space, mask_in_obs: bool) -> Callable[[Any], np.ndarray]:
@@ -194,7 +263,8 @@ def _writer(space: spaces.Space) -> Callable[[np.ndarray], Any]:
     if isinstance(space, spaces.Discrete):
         start = int(space.start)
         return lambda components: int(components[0]) + start
-    return lambda components: to_space(space, components)
+    width = ActionSpec.from_space(space).components  # other groups may choose more
+    return lambda components: to_space(space, components[:width])
 
 
 def flat_mask(mask: Any, width: int, agent: Any) -> np.ndarray:

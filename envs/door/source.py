@@ -1,7 +1,8 @@
 """Where a third-party environment comes from: an import path with arguments, a factory, or an object.
 
-An import path is ``package.module`` (its ``parallel_env``), ``package.module:factory`` or ``./file.py:factory``. Only
-these can be handed to worker processes.
+An import path is ``package.module`` (its ``parallel_env``), ``package.module:factory`` or ``./file.py:factory``, or an
+id of a package with environments of another kind (:mod:`envs.door.foreign`). Only these can be handed to worker
+processes.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import json
 import operator
 import sys
@@ -21,9 +23,19 @@ from typing import Any
 from pettingzoo import AECEnv, ParallelEnv
 from pettingzoo.utils.conversions import aec_to_parallel
 
-from envs.door import suits
-from envs.door.errors import explain
+from envs.door import foreign, suits
+from envs.door.errors import EnvError, explain
+from envs.door.turns import Turns
 
+ALIASES = {  # what environments call the number of their agents, by the beginning of their import path
+    "mpe2.simple_spread": "N",
+    "pettingzoo.butterfly.pistonball": "n_pistons",
+    "pettingzoo.classic.hanabi": "players",
+    "pettingzoo.classic.leduc_holdem": "num_players",
+    "pettingzoo.classic.texas_holdem": "num_players",
+    "pettingzoo.sisl.multiwalker": "n_walkers",
+    "pettingzoo.sisl.pursuit": "n_pursuers",
+}
 NEEDED = ("possible_agents", "observation_space", "action_space", "reset", "step", "close")
 
 
@@ -70,18 +82,43 @@ class Source:
         return cls(getattr(env, "__qualname__", repr(env)), env, args, wrappers)
 
     def build(self) -> ParallelEnv:
-        """One more copy.
+        """One more copy, with the Parallel API: turn-based environments as :class:`~envs.door.turns.Turns`.
 
         Raises:
             EnvError: If building fails; the message says where.
             TypeError: If what is built is no PettingZoo environment.
-            ValueError: If it is an AEC environment that cannot be stepped in parallel.
+            ValueError: If there is no argument for the number of agents, but one was given.
         """
+        args = self._named_args()
         try:
-            made = self.make(**self.args)
+            made = self.make(**args)
         except Exception as error:
             raise explain(error, self.name) from error
-        return suits.wear(as_parallel(made, self.name), self.suits)
+        if isinstance(made, AECEnv) and not made.metadata.get("is_parallelizable", False):
+            env: ParallelEnv = Turns(suits.wear(made, self.suits))
+        else:
+            env = suits.wear(as_parallel(made, self.name), self.suits)
+        wanted = self.args.get("num_agents")
+        if wanted is not None and len(env.possible_agents) != wanted:
+            raise EnvError(f"num_agents: asked for {wanted}, but {self.name} has {len(env.possible_agents)} agents")
+        return env
+
+    def _named_args(self) -> dict[str, Any]:
+        """The arguments, with the number of agents under the name that this environment gives it.
+
+        Raises:
+            ValueError: If it is known to have none.
+        """
+        if "num_agents" not in self.args:
+            return self.args
+        alias = next((name for start, name in ALIASES.items() if (self.path or "").startswith(start)), None)
+        if alias is not None:
+            return {alias if name == "num_agents" else name: value for name, value in self.args.items()}
+        accepted = _parameters(self.make, self.path)
+        if accepted is not None and "num_agents" not in accepted:
+            takes = f"it takes {', '.join(accepted)}" if accepted else "it takes none"
+            raise ValueError(f"num_agents: {self.name} has no such argument; {takes}")
+        return self.args
 
     def to_json(self) -> str:
         """The source in the form :meth:`from_json` reads in a worker.
@@ -104,6 +141,21 @@ class Source:
         """Inverse of :meth:`to_json`."""
         given = json.loads(text)
         return cls.of(given["path"], given["args"], given["suits"])
+
+
+def _parameters(make: Callable[..., Any], path: str | None) -> list[str] | None:
+    """Names of the arguments of a factory; None where they cannot be known.
+
+    PettingZoo's factories take anything and hand it to the ``raw_env`` of their module, so that one is asked instead.
+    """
+    try:
+        given = inspect.signature(make).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if not any(p.kind is p.VAR_KEYWORD for p in given):
+        return [p.name for p in given]
+    raw = getattr(sys.modules.get(_split(path)[0]) if path else None, "raw_env", None)
+    return None if raw is None or raw is make else _parameters(raw, None)
 
 
 def _survives_json(value: Any) -> bool:
@@ -135,6 +187,8 @@ def locate(path: str) -> Callable[..., Any]:
     Raises:
         ValueError: If the module, the file or the name does not exist.
     """
+    if (made := foreign.maker(path)) is not None:
+        return made
     module_name, _, name = _split(path)
     module = _load_file(Path(module_name)) if module_name.endswith(".py") else _load_module(module_name, path)
     if name:
@@ -157,9 +211,9 @@ def _load_module(name: str, path: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
             raise explain(error, f"importing {name}") from error
-        raise ValueError(
-            f"env {path!r}: there is no module {error.name!r}; is it installed, and is the name spelled right?"
-        ) from None
+        package = foreign.PACKAGES.get(error.name)
+        hint = f"pip install {package}" if package else "is it installed, and is the name spelled right?"
+        raise ValueError(f"env {path!r}: there is no module {error.name!r}; {hint}") from None
     except Exception as error:
         raise explain(error, f"importing {name}") from error
 
@@ -188,18 +242,12 @@ def _load_file(path: Path) -> ModuleType:
 
 
 def as_parallel(env: Any, name: str) -> ParallelEnv:
-    """An environment with the Parallel API, converted from AEC where that is exact.
+    """An environment with the Parallel API, converted from an AEC environment that says it can be.
 
     Raises:
         TypeError: If it is no PettingZoo environment.
-        ValueError: If agents of an AEC environment see each other's moves within a cycle.
     """
     if isinstance(env, AECEnv):
-        if not env.metadata.get("is_parallelizable", False):
-            raise ValueError(
-                f"{name}: this AEC environment is turn-based (its metadata does not say is_parallelizable), so its "
-                "agents cannot act at once; use an environment with a parallel_env"
-            )
         env = aec_to_parallel(env)
     if missing := [attribute for attribute in NEEDED if not hasattr(env, attribute)]:
         raise TypeError(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from pettingzoo import ParallelEnv
+from pettingzoo import AECEnv, ParallelEnv
 
 from coordination.names import unknown
 from envs.door.errors import explain
 
+E = TypeVar("E", ParallelEnv, AECEnv)
 SUITS = (
     "agent_indicator_v0",
     "clip_actions_v0",
@@ -75,7 +76,7 @@ def check(name: str) -> None:
         raise ValueError(unknown("wrapper", name, ("hide", *SUITS)))
 
 
-def wear(env: ParallelEnv, suits: Sequence[str | dict[str, Any]]) -> ParallelEnv:
+def wear(env: E, suits: Sequence[str | dict[str, Any]]) -> E:
     """The environment with the wrappers put on, the first one innermost.
 
     Raises:

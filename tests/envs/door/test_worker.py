@@ -10,10 +10,12 @@ from pathlib import Path
 import door_fixtures as fixtures
 import pytest
 import torch
+from door_rollouts import play, same
 
 import envs
 
 HERE = str(Path(__file__).with_name("door_fixtures.py"))
+TURNS = str(Path(__file__).with_name("turn_fixtures.py"))
 SPREAD = "mpe2.simple_spread_v3"
 
 
@@ -54,31 +56,41 @@ MIXED = {"events": [[2, "walker_0", "terminated"], [3, "walker_1", "truncated"],
 
 
 @pytest.mark.parametrize(
-    ("path", "args", "agents", "counts"),
+    ("path", "args", "counts"),
     [
-        (SPREAD, {"max_cycles": 9}, 3, (0, 1, 2, 4)),
-        (f"{HERE}:MaskInInfos", {}, 2, (0, 2)),
-        (f"{HERE}:GlobalNoise", {}, 2, (0, 2)),
+        (SPREAD, {"max_cycles": 9}, (0, 1, 2, 4)),
+        (f"{HERE}:MaskInInfos", {}, (0, 2)),
+        (f"{HERE}:GlobalNoise", {}, (0, 2)),
+        (f"{HERE}:Images", {}, (0, 2)),
+        (f"{TURNS}:Rounds", {"dies": [[2, "player_1", "terminated"]], "use_state": True}, (0, 2)),
     ],
 )
-def test_numbers_are_the_same_for_any_number_of_workers(path, args, agents, counts):
-    actions = discrete(4, agents, 12)
+def test_numbers_are_the_same_for_any_number_of_workers(path, args, counts):
     expected = None
     for workers in counts:
         env = envs.make(path, num_envs=4, workers=workers, **args)
-        got = rollout(env, actions)
+        got = play(env, 12)
         env.close()
         expected = expected or got
-        assert all(torch.equal(a, b) for a, b in zip(expected, got, strict=True)), f"{workers} workers"
+        assert same(expected, got), f"{workers} workers"
+
+
+def test_every_copy_and_episode_has_a_seed_of_its_own():
+    env = envs.make(f"{HERE}:Base", num_envs=4, workers=2, horizon=2)
+    seeds = [env.reset(seed=8).obs[:, 0, 1]]
+    for action in discrete(4, 2, 6):
+        step = env.step(action)
+        seeds += [step.view.obs[:, 0, 1]] if step.over.any() else []
+    env.close()
+    assert len({seed for row in seeds for seed in row.tolist()}) == 16
 
 
 def test_agents_that_come_and_go_are_the_same_in_uneven_workers():
-    actions = torch.rand(12, 3, 3, 2, generator=torch.Generator().manual_seed(1)) * 2
-    inside = rollout(envs.make(f"{HERE}:make", num_envs=3, **MIXED), actions)
+    inside = play(envs.make(f"{HERE}:make", num_envs=3, **MIXED), 12)
     env = envs.make(f"{HERE}:make", num_envs=3, workers=2, **MIXED)
-    outside = rollout(env, actions)
+    outside = play(env, 12)
     env.close()
-    assert all(torch.equal(a, b) for a, b in zip(inside, outside, strict=True))
+    assert same(inside, outside)
 
 
 def test_wrappers_are_worn_in_workers():
@@ -190,10 +202,10 @@ def test_workers_do_not_outlive_the_parent_and_leave_nothing_behind(sign):
     code = f"""
 import time
 from envs.door.layout import Layout
-from envs.door.pool import Pool
+from envs.door.pool import Pool, Workers
 from envs.door.source import Source
 source = Source.of({HERE + ":Base"!r}, {{}})
-pool = Pool(source, Layout.probe(source.build()), num_envs=1, workers=1, seed=0)
+pool = Pool(source, Layout.probe(source.build()), num_envs=1, workers=Workers(1), seed=0)
 print(pool.processes[0].pid, flush=True)
 time.sleep(60)
 """

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import sys
+import time
 
 import numpy as np
 from gymnasium import spaces
@@ -223,6 +224,46 @@ class Killed(Base):
     def act(self, actions):
         if self.time == 2:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Unlucky(Base):
+    """Fails at the third step of the episodes with these seeds, and as told: raises, dies or hangs."""
+
+    def __init__(self, seeds=(), how="raises", horizon=5):
+        super().__init__(horizon)
+        self.seeds, self.how = seeds, how
+
+    def act(self, actions):
+        if self.seed in self.seeds and self.time == 3:
+            if self.how == "raises":
+                raise ZeroDivisionError("the floor is lava")
+            if self.how == "dies":
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(60)
+
+
+class UnluckyReset(Base):
+    """Cannot begin the episodes with these seeds."""
+
+    def __init__(self, seeds=(), horizon=2):
+        super().__init__(horizon)
+        self.seeds = seeds
+
+    def reset(self, seed=None, options=None):
+        if seed in self.seeds:
+            raise ZeroDivisionError("no ground")
+        return super().reset(seed, options)
+
+
+class Images(Base):
+    """Two agents that see small images: the time in every pixel."""
+
+    def __init__(self, horizon=5):
+        super().__init__(horizon)
+        self.seen = spaces.Box(0, 255, (2, 3, 1), np.uint8)
+
+    def row(self, agent):
+        return np.full((2, 3, 1), 250 + self.time, np.uint8)
 
 
 class Spy(Base):
