@@ -54,7 +54,7 @@ class Batch:
     @property
     def keep(self) -> Tensor:
         """``[T, B, N]`` bool: agents that chose at each step; losses count these alone."""
-        return tree.index(self.view, slice(0, self.steps)).acting
+        return self.now().acting
 
     @property
     def cut(self) -> Tensor:
@@ -68,7 +68,7 @@ class Batch:
 
     def states(self) -> View:
         """The T views that were acted on, flattened to ``[T * B]``."""
-        return tree.flatten(tree.index(self.view, slice(0, self.steps)))
+        return tree.flatten(self.now())
 
     def successor(self, value: Tensor, final_value: Tensor | None) -> Tensor:
         """What holds in the true successors, ``[T, B, ...]``.
@@ -77,11 +77,22 @@ class Batch:
             value: ``[T+1, B, ...]`` of the stored views.
             final_value: ``[R, ...]`` of ``final``; None where there are none.
         """
-        following = value[1:]
+        return self.merge(value[1:], final_value)
+
+    def merge(self, following: Tensor, final_value: Tensor | None) -> Tensor:
+        """What holds in the true successors: ``following [T, B, ...]`` in the views stored next, or in ``final``."""
         if final_value is None or self.final_at is None:
             return following
         flat = following.flatten(0, 1).index_copy(0, self.final_at, final_value)
         return flat.view_as(following)
+
+    def now(self) -> View:
+        """The T views that were acted on, ``[T, B]``."""
+        return tree.index(self.view, slice(0, self.steps))
+
+    def later(self) -> View:
+        """The T views stored next, ``[T, B]``; see :meth:`merge` for those that are not the true successors."""
+        return tree.index(self.view, slice(1, None))
 
     def replace(self, **fields: object) -> Batch:
         """A copy with some fields changed."""

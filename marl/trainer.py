@@ -97,7 +97,7 @@ class Trainer:
         rollout = self.collector.collect(self.rollout_steps)
         collected = time.perf_counter()
         metrics = self.algorithm.learn(rollout)
-        values = torch.stack([m.float() for m in metrics.values()]).tolist()  # the one read-back of the iteration
+        values = torch.stack([m.float() for m in metrics.values()]).tolist() if metrics else []  # the one read-back
         learned = time.perf_counter()
         steps = self.rollout_steps * self.collector.env.num_envs
         progress.iteration += 1

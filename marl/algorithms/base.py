@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +84,19 @@ class Algorithm(nn.Module, ABC):
         self.generator.set_state(state["generator"].cpu())
 
 
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Losses made inside send no gradient into the parameters of ``modules``, only through them."""
+    parameters = [p for module in modules for p in module.parameters()]
+    for p in parameters:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in parameters:
+            p.requires_grad_(True)
+
+
 def load_exactly(module: nn.Module, parameters: Mapping[str, Tensor], prefix: str = "") -> None:
     """Load the saved parameters and buffers whose names begin with ``prefix`` into ``module``, all of them.
 
@@ -157,3 +171,9 @@ class Optimiser:
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Mean of the entries of ``x`` where ``mask`` holds; zero if there are none. The others get no gradient."""
     return torch.where(mask, x, 0.0).sum() / mask.sum().clamp(min=1)
+
+
+def mean_of_records(records: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Mean of what several updates reported, by name; a name may be missing in some."""
+    names = dict.fromkeys(name for record in records for name in record)
+    return {name: torch.stack([r[name] for r in records if name in r]).mean() for name in names}

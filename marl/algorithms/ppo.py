@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from coordination import rng, tree
 from envs.base import View
-from marl.algorithms.base import Algorithm, Optimiser, Setting, masked_mean
+from marl.algorithms.base import Algorithm, Optimiser, Setting, masked_mean, mean_of_records
 from marl.algorithms.config import PPOConfig
 from marl.batch import Batch
 from marl.networks.build import build_critic, build_policy
@@ -120,12 +120,12 @@ class PPO(Algorithm):
         for _ in range(self.config.epochs):
             epoch = [self._update(part) for part in self._minibatches(samples)]
             records += epoch
-            if self.config.target_kl is not None and float(_mean(epoch)["kl"]) > self.config.target_kl:
+            if self.config.target_kl is not None and float(mean_of_records(epoch)["kl"]) > self.config.target_kl:
                 break
         self.update_inputs(samples.view)
         spread, rest = (masked_var(x, samples.keep) for x in (samples.target, samples.target - samples.value))
         explained = torch.where(spread > TINY, 1 - rest / spread.clamp(min=TINY), 0.0)
-        return {**_mean(records), "explained_variance": explained}
+        return {**mean_of_records(records), "explained_variance": explained}
 
     @torch.no_grad()
     def prepare(self, rollout: Batch) -> Samples:
@@ -146,8 +146,7 @@ class PPO(Algorithm):
         assert rollout.log_prob is not None
         rows = {"log_prob": rollout.log_prob, "advantage": advantage, "target": target, "value": output[:-1]}
         kept = {name: torch.where(alive, x, 0.0) for name, x in rows.items()}
-        view = tree.index(rollout.view, slice(0, rollout.steps))
-        samples = Samples(view, rollout.action, keep=keep, alive=alive, **kept)
+        samples = Samples(rollout.now(), rollout.action, keep=keep, alive=alive, **kept)
         if not self.sequential:
             return tree.flatten(samples)
         hidden = None if rollout.hidden is None else rollout.hidden[:1]
@@ -228,7 +227,3 @@ class PPO(Algorithm):
 def masked_var(x: Tensor, mask: Tensor) -> Tensor:
     """Variance of the entries of ``x`` where ``mask`` holds."""
     return masked_mean((x - masked_mean(x, mask)).square(), mask)
-
-
-def _mean(records: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.stack([r[name] for r in records]).mean() for name in records[0]}

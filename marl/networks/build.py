@@ -19,12 +19,16 @@ from marl.networks.trunk import Trunk
 
 
 def build_policy(
-    config: NetworkConfig, agents: AgentSpec, generator: torch.Generator, head: Kind = "stochastic"
+    config: NetworkConfig,
+    agents: AgentSpec,
+    generator: torch.Generator,
+    head: Kind = "stochastic",
+    duelling: bool = False,
 ) -> Policy:
     """The policy of all agents, its head of the kind that the algorithm wants."""
     sharing = Sharing.of(config.sharing, agents)
     trunk = _trunk(config, config.policy, sharing, agents, generator, config.memory)
-    return Policy(agents, trunk, sharing, generator, head)
+    return Policy(agents, trunk, sharing, generator, head, duelling)
 
 
 def build_critic(config: NetworkConfig, agents: AgentSpec, generator: torch.Generator) -> LocalCritic | JointCritic:

@@ -33,17 +33,25 @@ class Policy(nn.Module):
         sharing: Who uses which readout weights.
         generator: Source of the initial weights.
         head: Kind of the action distributions.
+        duelling: Whether the outputs are a state's worth plus advantages of mean zero (arXiv:1511.06581).
 
     Attributes:
         state_dim: Width S of what each agent remembers; 0 without memory.
     """
 
     def __init__(
-        self, agents: AgentSpec, trunk: Trunk, sharing: Sharing, generator: torch.Generator, head: Kind = "stochastic"
+        self,
+        agents: AgentSpec,
+        trunk: Trunk,
+        sharing: Sharing,
+        generator: torch.Generator,
+        head: Kind = "stochastic",
+        duelling: bool = False,
     ) -> None:
         super().__init__()
         self.agents, self.trunk, self.head = agents, trunk, Head(agents, head)
         self.readout = Linear(trunk.out_dim, agents.logits_dim, sharing, generator, START_GAIN)
+        self.worth = Linear(trunk.out_dim, 1, sharing, generator) if duelling else None
         self.state_dim = trunk.state_dim
 
     def forward(
@@ -51,12 +59,16 @@ class Policy(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Raw head outputs ``[*, N, K]`` and the next memory; arguments as in :meth:`Trunk.forward`."""
         h, hidden = self.trunk(view, hidden, start)
-        return self.readout(h), hidden
+        return self._read(h), hidden
 
     def unroll(self, view: View, hidden: Tensor | None, start: Tensor) -> tuple[Tensor, Tensor | None]:
         """Raw head outputs and memories of T steps, ``[T, *, N, ...]``; arguments as in :meth:`Trunk.unroll`."""
         h, hidden = self.trunk.unroll(view, hidden, start)
-        return self.readout(h), hidden
+        return self._read(h), hidden
+
+    def _read(self, h: Tensor) -> Tensor:
+        raw = self.readout(h)
+        return raw if self.worth is None else self.worth(h) + raw - raw.mean(-1, keepdim=True)
 
     def act(
         self,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from coordination import tree
 from coordination.signals import SharedReward, Trajectory
 from envs.spec import AgentSpec
 from marl.batch import Batch
@@ -26,6 +25,11 @@ class Rewards(nn.Module):
         self.shared, self.scale = shared, scale
         self.team = torch.tensor(agents.team)  # stays on the CPU: stages read it there
 
+    @property
+    def needs_trajectory(self) -> bool:
+        """Whether some stage must see whole trajectories, not single steps."""
+        return any(stage.needs == "trajectory" for stage in self.shared.stages)
+
     def forward(self, batch: Batch) -> Tensor:
         """Rewards ``[T, B, N]`` to learn from."""
         alive = batch.view.alive[:-1]
@@ -39,10 +43,7 @@ class Rewards(nn.Module):
 
 def trajectory(batch: Batch, team: Tensor) -> Trajectory:
     """A rollout as the context of reward stages."""
-    view = tree.index(batch.view, slice(0, batch.steps))
-    following = batch.view.obs[1:]
-    if batch.final is not None and batch.final_at is not None:
-        following = following.flatten(0, 1).index_copy(0, batch.final_at, batch.final.obs).view_as(following)
+    view = batch.now()
     return Trajectory(
         reward=batch.reward,
         action=batch.action,
@@ -53,7 +54,7 @@ def trajectory(batch: Batch, team: Tensor) -> Trajectory:
         obs=view.obs,
         graph=view.graph,
         team=team,
-        next_obs=following,
+        next_obs=batch.successor(batch.view.obs, None if batch.final is None else batch.final.obs),
         log_prob=batch.log_prob,
         factors=batch.factors,
         info=batch.info,

@@ -13,6 +13,7 @@ from coordination.graph import Graph
 from envs.adapters import ParallelVectorEnv
 from envs.base import VectorEnv, View
 from envs.door.layout import MASK, Layout, flat_mask
+from envs.door.vmas import VmasVectorEnv
 from envs.native import NativeEnv
 from envs.native.parallel import NativeParallel
 from envs.wrappers import ViewWrapper
@@ -82,7 +83,7 @@ class Translator:
         while isinstance(env, ViewWrapper):
             self.wrappers.insert(0, env)
             env = env.env
-        if isinstance(env, ParallelVectorEnv):
+        if isinstance(env, ParallelVectorEnv | VmasVectorEnv):
             self.layout, self._graph = env.layout, env.graph_source
         elif isinstance(env, NativeEnv):
             self.layout = Layout.of(NativeParallel(env.task))
@@ -96,7 +97,7 @@ class Translator:
     def view(self, observations: Mapping[Any, Any], infos: Mapping[Any, Any]) -> View:
         """Observations by agent name as a View ``[1, N, ...]``; agents without one are not there."""
         spec = self.layout.agents
-        obs = np.zeros((1, spec.num_agents, spec.obs_dim), np.float32)
+        obs = np.zeros((1, spec.num_agents, spec.obs_dim), self.layout.obs_dtype)
         alive = np.zeros((1, spec.num_agents), bool)
         mask = np.ones((1, spec.num_agents, spec.logits_dim), bool) if self.layout.masked else None
         for i, slot in enumerate(self.layout.slots):
