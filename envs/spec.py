@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from coordination.names import unknown
 from envs.spaces import ActionSpec, ObservationSpec
 
 
@@ -44,6 +45,8 @@ class AgentSpec:
         state_dim: Width S of the global state, or None.
         info: How each info tensor is reduced over an episode: ``mean | sum | last | any``.
         factor_scopes: For factored team rewards, the agents each factor depends on.
+        edge_dim: Width D of the features of links, ``View.graph.attr``; 0 where there are none.
+        partners: Groups for which somebody else than the learner chooses: its partners and opponents.
     """
 
     groups: tuple[Group, ...]
@@ -52,6 +55,8 @@ class AgentSpec:
     state_dim: int | None = None
     info: dict[str, Literal["mean", "sum", "last", "any"]] = field(default_factory=dict)
     factor_scopes: tuple[tuple[int, ...], ...] | None = None
+    edge_dim: int = 0
+    partners: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         start = 0
@@ -67,6 +72,9 @@ class AgentSpec:
             object.__setattr__(self, "team", (0,) * start)
         if len(self.team) != start:
             raise ValueError(f"team: expected {start} numbers, got {len(self.team)}")
+        for name in self.partners:
+            if name not in (known := [group.name for group in self.acting]):
+                raise ValueError(unknown("group", name, known))
 
     @classmethod
     def single(
@@ -90,6 +98,17 @@ class AgentSpec:
     def actions(self) -> tuple[ActionSpec, ...]:
         """Action specs of the acting groups."""
         return tuple(g.action for g in self.groups if g.action is not None)
+
+    @cached_property
+    def learners(self) -> tuple[bool, ...]:
+        """For each agent, whether the learner ever chooses for it."""
+        learns = [(g.action is not None and g.name not in self.partners, g.size) for g in self.groups]
+        return tuple(one for one, size in learns for _ in range(size))
+
+    @cached_property
+    def learning_teams(self) -> tuple[int, ...]:
+        """Teams in which somebody learns: their rewards make up the return."""
+        return tuple(sorted({team for team, learns in zip(self.team, self.learners, strict=True) if learns}))
 
     @property
     def obs_dim(self) -> int:

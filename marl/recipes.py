@@ -18,6 +18,7 @@ class Recipe:
         summary: One line for ``concert list``.
         source: Paper.
         settings: Settings that differ from the class's defaults.
+        sharing: Default sharing of weights.
     """
 
     algorithm: str
@@ -26,6 +27,7 @@ class Recipe:
     summary: str
     source: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    sharing: str = "all"
 
 
 RECIPES: dict[str, Recipe] = {
@@ -42,6 +44,21 @@ RECIPES: dict[str, Recipe] = {
         "central",
         "multi-agent PPO: the critic sees the whole team while training",
         "Yu et al. 2022, arXiv:2103.01955",
+    ),
+    "happo": Recipe(
+        "marl.algorithms.happo:HAPPO",
+        "marl.algorithms.config:HAPPOConfig",
+        "central",
+        "groups of agents improve by PPO one after another, each given what the others became (sharing=all is MAPPO)",
+        "Zhong et al. 2024, arXiv:2304.09870",
+        sharing="none",
+    ),
+    "coma": Recipe(
+        "marl.algorithms.coma:COMA",
+        "marl.algorithms.config:COMAConfig",
+        "central",
+        "each agent's choice is weighed against its policy's mean, the others' choices kept; discrete",
+        "Foerster et al. 2018, arXiv:1705.08926",
     ),
     "iql": Recipe(
         "marl.algorithms.value:ValueLearner",
@@ -74,5 +91,41 @@ RECIPES: dict[str, Recipe] = {
         "values and advantages are mixed apart; any ordering of joint choices fits",
         "Wang et al. 2021, arXiv:2008.01062",
         {"mixer": "duplex"},
+    ),
+    "iddpg": Recipe(
+        "marl.algorithms.ddpg:DDPG",
+        "marl.algorithms.config:DDPGConfig",
+        "local",
+        "deterministic policies, each with a critic of its own action alone",
+        "Lillicrap et al. 2016, arXiv:1509.02971",
+    ),
+    "maddpg": Recipe(
+        "marl.algorithms.ddpg:DDPG",
+        "marl.algorithms.config:DDPGConfig",
+        "central",
+        "deterministic policies, critics that see what everybody does",
+        "Lowe et al. 2017, arXiv:1706.02275",
+    ),
+    "matd3": Recipe(
+        "marl.algorithms.ddpg:DDPG",
+        "marl.algorithms.config:DDPGConfig",
+        "central",
+        "MADDPG with twin critics, smoothed targets and fewer policy updates",
+        "Ackermann et al. 2019, arXiv:1910.01465",
+        {"twin": True, "smoothing": 0.2, "policy_every": 2},
+    ),
+    "isac": Recipe(
+        "marl.algorithms.sac:SAC",
+        "marl.algorithms.config:SACConfig",
+        "local",
+        "soft actor-critic, each agent for itself",
+        "Haarnoja et al. 2018, arXiv:1812.05905",
+    ),
+    "masac": Recipe(
+        "marl.algorithms.sac:SAC",
+        "marl.algorithms.config:SACConfig",
+        "central",
+        "soft actor-critic with critics that see what everybody does",
+        "Haarnoja et al. 2018; Lowe et al. 2017",
     ),
 }

@@ -141,7 +141,7 @@ class Optimiser:
     def step(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Descend every loss on its own group; returns each group's gradient norm before clipping."""
         self._adam.zero_grad(set_to_none=True)
-        torch.stack(list(losses.values())).sum().backward()
+        self._backward(torch.stack(list(losses.values())).sum())
         norms = {}
         for name in losses:
             gradients = [p.grad for p in self.groups[name] if p.grad is not None]
@@ -151,6 +151,9 @@ class Optimiser:
             norms[f"grad_norm/{name}"] = norm
         self._adam.step()
         return norms
+
+    def _backward(self, loss: Tensor) -> None:
+        loss.backward()
 
     def scale_learning_rate(self, factor: float) -> None:
         """Set every group's step size to ``factor`` times its configured one."""

@@ -9,48 +9,86 @@ from pydantic import Field
 from marl.config import Config
 
 
-class PPOConfig(Config):
-    """Settings of PPO.
+class OnPolicyConfig(Config):
+    """What all settings of learners from fresh rollouts share.
 
     Attributes:
-        name: Recipe: with whom the critic looks (:mod:`marl.recipes`).
         learning_rate: Adam's step size for the policy.
         critic_learning_rate: The same for the critic; None takes the policy's.
         learning_rate_end: Share of the step sizes left at the end of training, reached linearly.
         gamma: Discount; raising it looks further ahead and makes values harder to learn.
-        lam: GAE's trace decay; raising it trusts the critic less and adds variance.
-        clip: How far a probability ratio may move in one iteration; raising it learns faster and less safely.
+        lam: Trace decay of GAE or TD(lambda); raising it trusts the critic less and adds variance.
         epochs: Passes over each rollout.
         minibatches: Steps per pass.
         entropy: Weight of the entropy bonus at the start; raising it explores more.
         entropy_end: The same at the end, reached linearly; None keeps it.
-        value_clip: Clip value updates as well, by ``clip`` normalised units.
         huber: Where the value loss turns from square to linear, in normalised units; None for squares throughout.
         normalise_value: Learn values in units of their running moments.
-        normalise_advantage: Standardise advantages over the rollout.
+        normalise_advantage: Bring advantages to unit deviation over the rollout.
         normalise_reward: Divide rewards by the running deviation of the discounted return.
         max_grad_norm: Gradient clipping of policy and critic each; None for none.
-        target_kl: Stop a rollout's epochs once the policy has moved this far (one read-back per epoch); None never.
     """
 
-    name: Literal["ippo", "mappo"] = "mappo"
     learning_rate: float = Field(default=7e-4, gt=0)
     critic_learning_rate: float | None = Field(default=None, gt=0)
     learning_rate_end: float = Field(default=0.0, ge=0, le=1)
     gamma: float = Field(default=0.99, ge=0, le=1)
     lam: float = Field(default=0.95, ge=0, le=1)
-    clip: float = Field(default=0.2, gt=0, lt=1)
     epochs: int = Field(default=10, ge=1)
     minibatches: int = Field(default=4, ge=1)
     entropy: float = Field(default=0.01, ge=0)
     entropy_end: float | None = Field(default=None, ge=0)
-    value_clip: bool = True
     huber: float | None = Field(default=10.0, gt=0)
     normalise_value: bool = True
     normalise_advantage: bool = True
     normalise_reward: bool = False
     max_grad_norm: float | None = Field(default=10.0, gt=0)
+
+
+class PPOConfig(OnPolicyConfig):
+    """Settings of PPO.
+
+    Attributes:
+        name: Recipe: with whom the critic looks (:mod:`marl.recipes`).
+        clip: How far a probability ratio may move in one iteration; raising it learns faster and less safely.
+        value_clip: Clip value updates as well, by ``clip`` normalised units.
+        target_kl: Stop a rollout's epochs once the policy has moved this far (one read-back per epoch); None never.
+    """
+
+    name: Literal["ippo", "mappo"] = "mappo"
+    clip: float = Field(default=0.2, gt=0, lt=1)
+    value_clip: bool = True
     target_kl: float | None = Field(default=None, gt=0)
+
+
+class HAPPOConfig(PPOConfig):
+    """Settings of HAPPO.
+
+    Attributes:
+        name: Recipe (:mod:`marl.recipes`).
+        groups: Most groups of agents updated one after another; more sets of weights than that are dealt evenly among
+            them. Raising it is nearer to the paper and takes as many times as long; 1 is MAPPO.
+    """
+
+    name: Literal["happo"] = "happo"  # type: ignore[assignment]
+    groups: int = Field(default=16, ge=1)
+
+
+class COMAConfig(OnPolicyConfig):
+    """Settings of COMA; ``epochs`` and ``minibatches`` are the critic's, the policy takes one step a rollout.
+
+    Attributes:
+        name: Recipe (:mod:`marl.recipes`).
+        lam: Trace decay of TD(lambda); raising it trusts the target critic less and adds variance.
+        epochs: Passes of the critic over each rollout.
+        tau: Share of the critic's new weights that its target takes over at each step; lowering it is slower and
+            steadier.
+    """
+
+    name: Literal["coma"] = "coma"
+    lam: float = Field(default=0.8, ge=0, le=1)
+    epochs: int = Field(default=4, ge=1)
+    tau: float = Field(default=0.01, gt=0, le=1)
 
 
 class OffPolicyConfig(Config):
@@ -124,3 +162,58 @@ class ValueConfig(OffPolicyConfig):
     epsilon: float = Field(default=1.0, ge=0, le=1)
     epsilon_end: float = Field(default=0.05, ge=0, le=1)
     exploration: float = Field(default=0.1, ge=0, le=1)
+
+
+class ActorCriticConfig(OffPolicyConfig):
+    """What the settings of off-policy actors with Q-critics share.
+
+    Attributes:
+        critic_learning_rate: Adam's step size for the critics; None takes the policy's.
+        twin: Two critics, the lower of which is believed (Fujimoto et al. 2018, arXiv:1802.09477).
+    """
+
+    critic_learning_rate: float | None = Field(default=None, gt=0)
+    twin: bool = False
+
+
+class DDPGConfig(ActorCriticConfig):
+    """Settings of deterministic policy gradients.
+
+    Attributes:
+        name: Recipe: with whom the critic looks, and whether it has a twin (:mod:`marl.recipes`).
+        noise: Standard deviation of the exploration noise on reals, in units of half their range. Discrete choices are
+            sampled, which explores by itself.
+        noise_end: The same at the end of training, reached linearly.
+        smoothing: Standard deviation of the noise on target actions; 0 for none. Raising it smooths the critic.
+        smoothing_clip: Bound of that noise.
+        policy_every: Critic updates for each update of the policy.
+        regularise: Weight of the squares of the policy's raw outputs: keeps it from saturating.
+    """
+
+    name: Literal["maddpg", "iddpg", "matd3"] = "maddpg"
+    noise: float = Field(default=0.2, ge=0)
+    noise_end: float = Field(default=0.1, ge=0)
+    smoothing: float = Field(default=0.0, ge=0)
+    smoothing_clip: float = Field(default=0.5, gt=0)
+    policy_every: int = Field(default=1, ge=1)
+    regularise: float = Field(default=1e-3, ge=0)
+
+
+class SACConfig(ActorCriticConfig):
+    """Settings of soft actor-critic.
+
+    Attributes:
+        name: Recipe: with whom the critics look (:mod:`marl.recipes`).
+        twin: Two critics, the lower of which is believed.
+        temperature: Weight of the entropy at the start; a raised one explores more.
+        learn_temperature: Whether each group's temperature follows its entropy target.
+        entropy_target: Reals shall have an entropy of minus this per component, on [-1, 1].
+        discrete_entropy_target: Discrete choices shall have this share of their largest entropy.
+    """
+
+    name: Literal["masac", "isac"] = "masac"
+    twin: bool = True
+    temperature: float = Field(default=0.1, gt=0)
+    learn_temperature: bool = True
+    entropy_target: float = Field(default=1.0, ge=0)
+    discrete_entropy_target: float = Field(default=0.3, ge=0, le=1)

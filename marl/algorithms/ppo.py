@@ -7,7 +7,7 @@ advantages normalised over the whole rollout. Agents that did not choose take pa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -15,22 +15,17 @@ from torch import Tensor, nn
 
 from coordination import rng, tree
 from envs.base import View
-from marl.algorithms.base import Algorithm, Optimiser, Setting, masked_mean, mean_of_records
+from marl.algorithms.base import Setting, masked_mean, mean_of_records
 from marl.algorithms.config import PPOConfig
+from marl.algorithms.onpolicy import OnPolicy, explained_variance, masked_var
 from marl.batch import Batch
 from marl.networks.build import build_critic, build_policy
 from marl.networks.config import NetworkConfig
 from marl.networks.critics import JointCritic, LocalCritic
-from marl.networks.layers.normalise import RunningMoments
 from marl.networks.policy import Policy
 from marl.returns import gae
 from marl.rewards.normalise import RewardScale
 from marl.rewards.signals import Rewards
-
-VALUE_DECAY = 0.99  # the past's weight at each iteration in the moments of value targets: they follow the policy
-
-
-TINY = 1e-8  # below this a variance says nothing
 
 
 @tree.struct
@@ -54,7 +49,7 @@ class Samples:
     critic_hidden: Tensor | None = tree.axes("N S", default=None)
 
 
-class PPO(Algorithm):
+class PPO(OnPolicy[PPOConfig]):
     """PPO over all agents of an environment at once.
 
     Args:
@@ -66,6 +61,7 @@ class PPO(Algorithm):
         num_envs: Copies B, where the critic has a memory.
     """
 
+    critic: LocalCritic | JointCritic
     remembered: Tensor | None
 
     def __init__(
@@ -77,21 +73,11 @@ class PPO(Algorithm):
         generator: torch.Generator,
         num_envs: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(policy, critic, rewards, config, generator)
         self.sequential = bool(policy.state_dim or critic.state_dim)
         readers = 1 if isinstance(critic, JointCritic) else policy.agents.num_agents
         remembered = torch.zeros(num_envs, readers, critic.state_dim) if critic.state_dim else None
         self.register_buffer("remembered", remembered)  # by the critic, before the next rollout
-        self.policy, self.critic, self.rewards = policy, critic, rewards
-        self.config, self.generator = config, generator
-        self.moments = RunningMoments(policy.agents, 1, VALUE_DECAY) if config.normalise_value else None
-        self.entropy = config.entropy
-        rate = config.learning_rate
-        self.optimiser = Optimiser(
-            {"policy": policy.parameters(), "critic": critic.parameters()},
-            {"policy": rate, "critic": config.critic_learning_rate or rate},
-            config.max_grad_norm,
-        )
 
     @classmethod
     def build(cls, config: PPOConfig, network: NetworkConfig, setting: Setting) -> PPO:
@@ -106,26 +92,30 @@ class PPO(Algorithm):
             policy, critic, rewards, config, rng.generator(setting.seed, "learn", device=device), setting.num_envs
         ).to(device)
 
-    def schedule(self, progress: float) -> None:
-        """Linear decay of the step sizes and of the entropy bonus."""
-        c = self.config
-        self.optimiser.scale_learning_rate(1 + (c.learning_rate_end - 1) * progress)
-        if c.entropy_end is not None:
-            self.entropy = c.entropy + (c.entropy_end - c.entropy) * progress
-
     def learn(self, rollout: Batch) -> dict[str, Tensor]:
         """One iteration of PPO: targets, then epochs of minibatches."""
         samples = self.prepare(rollout)
+        records = self.improve(samples)
+        self.update_inputs(samples.view)
+        return {
+            **mean_of_records(records),
+            "explained_variance": explained_variance(samples.value, samples.target, samples.keep),
+        }
+
+    def improve(self, samples: Samples) -> list[dict[str, Tensor]]:
+        """All updates of an iteration, and what each reported."""
+        return self.epochs(samples, self.update)
+
+    def epochs(self, samples: Samples, update: Callable[[Samples], dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """Passes over the samples in minibatches, until the policy has moved as far as it may."""
         records: list[dict[str, Tensor]] = []
+        axis = 1 if self.sequential else 0  # parts of the copies where each is unrolled as a whole
         for _ in range(self.config.epochs):
-            epoch = [self._update(part) for part in self._minibatches(samples)]
+            epoch = [update(part) for part in self.minibatches(samples, samples.value.shape[axis], axis)]
             records += epoch
             if self.config.target_kl is not None and float(mean_of_records(epoch)["kl"]) > self.config.target_kl:
                 break
-        self.update_inputs(samples.view)
-        spread, rest = (masked_var(x, samples.keep) for x in (samples.target, samples.target - samples.value))
-        explained = torch.where(spread > TINY, 1 - rest / spread.clamp(min=TINY), 0.0)
-        return {**mean_of_records(records), "explained_variance": explained}
+        return records
 
     @torch.no_grad()
     def prepare(self, rollout: Batch) -> Samples:
@@ -136,13 +126,11 @@ class PPO(Algorithm):
         following, value = rollout.successor(value, final), value[:-1]
         turns = () if rollout.view.acts is None else (keep, rollout.next_acting)
         advantage = gae(reward, value, following, rollout.terminated, rollout.cut, config.gamma, config.lam, *turns)
-        target, alive = advantage + value, rollout.view.alive[:-1]
+        target, alive = advantage + value, rollout.view.alive[:-1] & self.learners  # partners learn no values
         if config.normalise_advantage:
             mean = masked_mean(advantage, keep)
             advantage = (advantage - mean) / (masked_var(advantage, keep).sqrt() + 1e-8)
-        if self.moments is not None:
-            self.moments.update(target.unsqueeze(-1), alive)
-            target = self.moments.normalise(target.unsqueeze(-1), limit=None).squeeze(-1)
+        target = self.in_critic_units(target, alive)
         assert rollout.log_prob is not None
         rows = {"log_prob": rollout.log_prob, "advantage": advantage, "target": target, "value": output[:-1]}
         kept = {name: torch.where(alive, x, 0.0) for name, x in rows.items()}
@@ -166,37 +154,42 @@ class PPO(Algorithm):
         """Values ``[*, N]`` in units of reward."""
         return self.in_reward_units(self.critic(view)[0])
 
-    def in_reward_units(self, output: Tensor) -> Tensor:
-        """Critic outputs ``[*, N]`` as values: times the deviation plus the mean of past targets."""
-        return output if self.moments is None else self.moments.denormalise(output.unsqueeze(-1)).squeeze(-1)
-
     def losses(self, samples: Samples) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The loss of each parameter group, and what to report."""
+        policy, report = self.policy_loss(samples)
+        value = masked_mean(self._value_error(self.critic_output(samples), samples), samples.alive)
+        return {"policy": policy, "critic": value}, {**report, "value_loss": value}
+
+    def policy_loss(self, samples: Samples) -> tuple[Tensor, dict[str, Tensor]]:
+        """The clipped surrogate less the entropy bonus, and what to report."""
         c, keep = self.config, samples.keep
-        raw, output = self._outputs(samples)
-        log_prob, entropy = self.policy.head.evaluate(raw, samples.action, samples.view.action_mask)
+        log_prob, entropy = self.evaluate(samples)
         log_ratio = torch.where(keep, log_prob - samples.log_prob, 0.0)
         ratio = log_ratio.exp()
         gain = torch.minimum(ratio * samples.advantage, ratio.clamp(1 - c.clip, 1 + c.clip) * samples.advantage)
         entropy = masked_mean(entropy, keep)
-        policy_loss = -masked_mean(gain, keep)
-        value_loss = masked_mean(self._value_error(output, samples), samples.alive)
+        loss = -masked_mean(gain, keep)
         report = {
-            "policy_loss": policy_loss,
-            "value_loss": value_loss,
+            "policy_loss": loss,
             "entropy": entropy,
             "kl": masked_mean(ratio - 1 - log_ratio, keep),  # Schulman's k3 estimator: unbiased, never negative
             "clipped": masked_mean(((ratio - 1).abs() > c.clip).float(), keep),
         }
-        return {"policy": policy_loss - self.entropy * entropy, "critic": value_loss}, report
+        return loss - self.entropy * entropy, report
 
-    def _outputs(self, samples: Samples) -> tuple[Tensor, Tensor]:
-        """What policy and critic put out, unrolled from the start of the rollout where they remember."""
+    def evaluate(self, samples: Samples) -> tuple[Tensor, Tensor]:
+        """Log-probability of what was done and entropy, ``[*, N]``, under the policy as it is now."""
         if samples.start is None:
-            return self.policy(samples.view)[0], self.critic(samples.view)[0]
-        hidden, before = (None if h is None else h[0] for h in (samples.hidden, samples.critic_hidden))
-        raw, _ = self.policy.unroll(samples.view, hidden, samples.start)
-        return raw, self.critic.unroll(samples.view, before, samples.start)[0]
+            raw, _ = self.policy(samples.view)
+        else:
+            raw, _ = self.policy.unroll(samples.view, _first(samples.hidden), samples.start)
+        return self.policy.head.evaluate(raw, samples.action, samples.view.action_mask)
+
+    def critic_output(self, samples: Samples) -> Tensor:
+        """What the critic puts out, ``[*, N]``, unrolled from the start of the rollout where it remembers."""
+        if samples.start is None:
+            return self.critic(samples.view)[0]
+        return self.critic.unroll(samples.view, _first(samples.critic_hidden), samples.start)[0]
 
     def _value_error(self, value: Tensor, samples: Samples) -> Tensor:
         def error(v: Tensor) -> Tensor:
@@ -209,21 +202,12 @@ class PPO(Algorithm):
         near = samples.value + (value - samples.value).clamp(-self.config.clip, self.config.clip)
         return torch.maximum(error(value), error(near))
 
-    def _update(self, samples: Samples) -> dict[str, Tensor]:
+    def update(self, samples: Samples) -> dict[str, Tensor]:
+        """One step of the optimiser; what to report."""
         losses, report = self.losses(samples)
         norms = self.optimiser.step(losses)
         return {name: x.detach() for name, x in {**report, **norms}.items()}
 
-    def _minibatches(self, samples: Samples) -> Iterable[Samples]:
-        """Parts of the states, or of the copies where each is unrolled as a whole."""
-        if self.config.minibatches == 1:
-            return [samples]
-        count = samples.value.shape[1 if self.sequential else 0]
-        order = torch.randperm(count, generator=self.generator, device=self.generator.device)
-        parts = order.tensor_split(min(self.config.minibatches, count))
-        return (tree.index(samples, (slice(None), part) if self.sequential else part) for part in parts)
 
-
-def masked_var(x: Tensor, mask: Tensor) -> Tensor:
-    """Variance of the entries of ``x`` where ``mask`` holds."""
-    return masked_mean((x - masked_mean(x, mask)).square(), mask)
+def _first(hidden: Tensor | None) -> Tensor | None:
+    return None if hidden is None else hidden[0]

@@ -35,11 +35,14 @@ class ValueLearner(OffPolicy[ValueConfig]):
         generator: Source of the draws.
     """
 
+    learners: Tensor
+
     def __init__(
         self, policy: Policy, mixer: Mixer, rewards: Rewards, config: ValueConfig, generator: torch.Generator
     ) -> None:
         super().__init__(policy, rewards, config, generator)
         self.mixer = mixer
+        self.register_buffer("learners", torch.tensor(policy.agents.learners), persistent=False)
         self.target_policy: Policy = self.target_of(policy)
         self.target_mixer: Mixer = self.target_of(mixer)
         learned = [*policy.parameters(), *mixer.parameters()]
@@ -64,7 +67,8 @@ class ValueLearner(OffPolicy[ValueConfig]):
 
     def update(self, batch: Batch, weight: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """One step on the mixed temporal-difference error."""
-        raw, now, keep, head = self.outputs_now(self.policy, batch), batch.now(), batch.keep, self.policy.head
+        raw, now, head = self.outputs_now(self.policy, batch), batch.now(), self.policy.head
+        keep = self.counting(now)
         chosen = head.value_of(raw, batch.action)
         with torch.no_grad():
             best = head.value_of(raw, head.sample(raw, now.action_mask)[0])
@@ -99,7 +103,11 @@ class ValueLearner(OffPolicy[ValueConfig]):
         """Mixed value ``[*, G]`` of the best choices in ``view``."""
         head = self.policy.head
         action, _ = head.sample(choosing, view.action_mask)
-        return self.target_mixer(head.value_of(values, action), view, view.acting)
+        return self.target_mixer(head.value_of(values, action), view, self.counting(view))
+
+    def counting(self, view: View) -> Tensor:
+        """``[*, N]`` bool: whose values count: of those who choose; alone, of those who wait their turn as well."""
+        return view.alive & self.learners if isinstance(self.mixer, Alone) else view.acting
 
 
 def _mixer(config: ValueConfig, agents: AgentSpec, policy: Policy, generator: torch.Generator) -> Mixer:

@@ -6,7 +6,14 @@ import torch
 from torch import nn
 
 from envs.spec import AgentSpec
-from marl.networks.config import GraphConfig, MemoryConfig, MLPConfig, NetworkConfig
+from marl.config import ConfigError
+from marl.networks.config import BodyConfig, GraphConfig, MemoryConfig, MLPConfig, NetworkConfig
+from marl.networks.counterfactual import (
+    CounterfactualCritic,
+    JointCounterfactual,
+    LocalCounterfactual,
+    PooledCounterfactual,
+)
 from marl.networks.critics import MAX_JOINT, JointCritic, LocalCritic
 from marl.networks.graph import GraphNetwork
 from marl.networks.heads import Kind
@@ -14,7 +21,10 @@ from marl.networks.inputs import Inputs
 from marl.networks.layers.mlp import MLP
 from marl.networks.layers.recurrent import MEMORIES
 from marl.networks.layers.sharing import Sharing
+from marl.networks.messaging.build import build_messaging
+from marl.networks.messaging.config import CommNetConfig, MessagingConfig, TarMACConfig
 from marl.networks.policy import Policy
+from marl.networks.qcritics import JointQ, LocalQ, PooledQ
 from marl.networks.trunk import Trunk
 
 
@@ -35,7 +45,7 @@ def build_critic(config: NetworkConfig, agents: AgentSpec, generator: torch.Gene
     """The V-critic of all agents."""
     sharing = Sharing.of(config.sharing, agents)
     body = _critic_body(config)
-    memory = config.memory if config.memory is not None and config.memory.critic else None
+    memory = config.memory if config.memory is not None and config.memory.critic is not False else None
     if config.critic.name == "central" and agents.num_agents <= MAX_JOINT and isinstance(body, MLPConfig):
         inputs = Inputs(agents, "none", config.normalise_obs, generator)
         cell = None if memory is None else (MEMORIES[memory.name], memory.hidden)
@@ -45,10 +55,68 @@ def build_critic(config: NetworkConfig, agents: AgentSpec, generator: torch.Gene
     return LocalCritic(trunk, sharing, generator, pooled, (agents.state_dim or 0) if pooled else 0)
 
 
-def _critic_body(config: NetworkConfig) -> MLPConfig | GraphConfig:
+def build_q_critic(
+    config: NetworkConfig, agents: AgentSpec, action_dim: int, generator: torch.Generator
+) -> LocalQ | JointQ | PooledQ:
+    """The Q-critic of all agents, for action features of width ``action_dim``.
+
+    Raises:
+        ConfigError: If it is to remember, which no Q-critic does.
+    """
+    if config.memory is not None and config.memory.critic:
+        raise ConfigError("memory.critic: critics of replayed actions have no memory; leave it out")
+    sharing, body = Sharing.of(config.sharing, agents), _forgetful(_critic_body(config))
+    inputs = _inputs(config, body, sharing, agents, generator)
+    hidden = body.hidden if isinstance(body, MLPConfig) else (body.hidden, body.hidden)
+    if config.critic.name == "local":
+        listening = None if isinstance(body, MLPConfig) else _body(body, inputs.out_dim, sharing, generator)
+        return LocalQ(inputs, action_dim, listening, hidden, sharing, generator, body.activation)
+    if config.critic.name == "central" and agents.num_agents <= MAX_JOINT and isinstance(body, MLPConfig):
+        plain = Inputs(agents, "none", config.normalise_obs, generator)
+        return JointQ(agents, plain, action_dim, hidden, sharing, generator, body.activation)
+    rounds = body.layers if isinstance(body, GraphConfig) else 0
+    state = agents.state_dim or 0
+    return PooledQ(inputs, action_dim, hidden[-1], sharing, generator, body.activation, rounds, state)
+
+
+def build_counterfactual(
+    config: NetworkConfig, agents: AgentSpec, action_dim: int, memory_dim: int, generator: torch.Generator
+) -> CounterfactualCritic:
+    """The critic of all agents' own choices, for action features and memories of the given widths.
+
+    Raises:
+        ConfigError: If it is to remember by itself.
+    """
+    if config.memory is not None and config.memory.critic:
+        raise ConfigError("memory.critic: the counterfactual critic reads the policy's memory; leave it out")
+    sharing, body = Sharing.of(config.sharing, agents), _forgetful(_critic_body(config))
+    if config.critic.name == "central" and agents.num_agents <= MAX_JOINT and isinstance(body, MLPConfig):
+        plain = Inputs(agents, "none", config.normalise_obs, generator)
+        width = body.hidden
+        return JointCounterfactual(agents, plain, memory_dim, action_dim, width, sharing, generator, body.activation)
+    inputs = _inputs(config, body, sharing, agents, generator)
+    network = _body(body, inputs.out_dim + memory_dim, sharing, generator)
+    if config.critic.name == "local":
+        return LocalCounterfactual(agents, inputs, network, sharing, generator)
+    links, kind = isinstance(body, GraphConfig), body.activation
+    return PooledCounterfactual(agents, inputs, memory_dim, network, action_dim, sharing, generator, kind, links)
+
+
+def _forgetful(body: BodyConfig) -> MLPConfig | GraphConfig:
+    """The body for critics that cannot remember: rounds over the links in place of messages."""
+    if isinstance(body, MessagingConfig):
+        return GraphConfig(hidden=body.hidden, layers=body.rounds, activation=body.activation)
+    return body
+
+
+def _critic_body(config: NetworkConfig) -> BodyConfig:
     if config.critic.body is not None:
         return config.critic.body
     own = config.policy
+    if isinstance(own, MessagingConfig):
+        if config.critic.name == "local":
+            return _exact(own)
+        own = _forgetful(own)
     if config.critic.name == "local" or isinstance(own, GraphConfig) == (config.critic.name == "graph"):
         return own
     if isinstance(own, GraphConfig):
@@ -56,9 +124,17 @@ def _critic_body(config: NetworkConfig) -> MLPConfig | GraphConfig:
     return GraphConfig(hidden=own.hidden[-1], activation=own.activation)
 
 
+def _exact(own: MessagingConfig) -> CommNetConfig | TarMACConfig:
+    """The body of a critic that hears what its policy could hear if everyone spoke and nothing was lost."""
+    if isinstance(own, CommNetConfig | TarMACConfig):
+        return own.model_copy(update={"channel": None})
+    shared = own.model_dump(include=set(MessagingConfig.model_fields) - {"channel"})
+    return CommNetConfig(recurrent=True, **shared)
+
+
 def _trunk(
     config: NetworkConfig,
-    body: MLPConfig | GraphConfig,
+    body: BodyConfig,
     sharing: Sharing,
     agents: AgentSpec,
     generator: torch.Generator,
@@ -73,7 +149,7 @@ def _trunk(
 
 def _inputs(
     config: NetworkConfig,
-    body: MLPConfig | GraphConfig,
+    body: BodyConfig,
     sharing: Sharing,
     agents: AgentSpec,
     generator: torch.Generator,
@@ -85,7 +161,9 @@ def _inputs(
     return Inputs(agents, identity, config.normalise_obs, generator)
 
 
-def _body(config: MLPConfig | GraphConfig, in_dim: int, sharing: Sharing, generator: torch.Generator) -> nn.Module:
+def _body(config: BodyConfig, in_dim: int, sharing: Sharing, generator: torch.Generator) -> nn.Module:
+    if isinstance(config, MessagingConfig):
+        return build_messaging(config, in_dim, sharing, generator)
     if isinstance(config, MLPConfig):
         return MLP(in_dim, config.hidden, sharing, generator, config.activation, config.layer_norm)
     return GraphNetwork(

@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from coordination.credit import counterfactual
 from envs.spaces import ActionSpec
 
 LOG_STD = (-5.0, 1.0)  # range of the log standard deviation, in units of half the action range
@@ -124,6 +125,20 @@ class Categorical(Distribution):
             entropy.append(-(part.exp() * part).sum(-1))
         return torch.cat(features, -1), torch.stack(log_prob).sum(0), torch.stack(entropy).sum(0)
 
+    def value_of(self, value: Tensor, action: Tensor) -> Tensor:
+        """``[*, n]`` value of an action, from those of all choices ``[*, n, K]``: the sum over its components."""
+        chosen = [part.gather(-1, action[..., i : i + 1].long()) for i, part in enumerate(self._parts(value))]
+        return torch.cat(chosen, -1).sum(-1)
+
+    def advantage(self, raw: Tensor, value: Tensor, action: Tensor, mask: Tensor | None) -> Tensor:
+        """``[*, n]`` value of an action less its mean under the distribution, components' values adding up."""
+        policies = [part.exp() for part in self.log_probs(raw, mask)]
+        parts = zip(self._parts(value), policies, action.long().unbind(-1), strict=False)  # actions may be padded
+        return torch.stack([counterfactual(*part) for part in parts]).sum(0)
+
+    def _parts(self, value: Tensor) -> tuple[Tensor, ...]:
+        return value[..., : sum(self.sizes)].split(self.sizes, -1)
+
 
 class Values(Categorical):
     """Outputs that are values of choices, several components' values adding up: the best choice is taken.
@@ -135,12 +150,6 @@ class Values(Categorical):
         """The best choices; there are no probabilities."""
         action = torch.cat([part.argmax(-1, keepdim=True) for part in self.masked(raw, mask)], -1)
         return action, torch.zeros_like(raw[..., 0])
-
-    def value_of(self, raw: Tensor, action: Tensor) -> Tensor:
-        """``[*, n]`` value of an action: the sum over its components."""
-        parts = raw[..., : sum(self.sizes)].split(self.sizes, -1)
-        chosen = [part.gather(-1, action[..., i : i + 1].long()) for i, part in enumerate(parts)]
-        return torch.cat(chosen, -1).sum(-1)
 
 
 class Real(Distribution):

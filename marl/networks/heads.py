@@ -23,6 +23,7 @@ class Head(nn.Module):
         epsilon: Chance, for each agent, that a sampled action is a uniformly random one instead; log-probabilities do
             not know of it, so it is for algorithms that use none.
         features_dim: Width D of the widest group's action features.
+        real_features: ``[N, D]`` bool: columns of the features that are reals.
 
     Args:
         agents: Whose actions; groups may differ in kind and number of components.
@@ -34,6 +35,7 @@ class Head(nn.Module):
     """
 
     epsilon: float = 0.0
+    real_features: Tensor
 
     def __init__(self, agents: AgentSpec, kind: Kind = "stochastic") -> None:
         super().__init__()
@@ -45,6 +47,10 @@ class Head(nn.Module):
         self._groups = [(g.slice, one) for g, one in zip(agents.groups, made, strict=True) if one is not None]
         self._dtype = torch.int64 if agents.discrete else torch.float32
         self.features_dim = max((one.features for _, one in self._groups), default=1)
+        real = torch.zeros(agents.num_agents, self.features_dim, dtype=torch.bool)
+        for where, one in self._groups:
+            real[where, : one.features] = isinstance(one, Real)
+        self.register_buffer("real_features", real, persistent=False)
 
     def sample(
         self, raw: Tensor, mask: Tensor | None = None, generator: torch.Generator | None = None
@@ -86,9 +92,22 @@ class Head(nn.Module):
         found = self._over_groups(lambda one, r, m: one.relax(r, m, generator), raw, mask, ("D", "", ""))
         return found[0], found[1], found[2]
 
-    def value_of(self, raw: Tensor, action: Tensor) -> Tensor:
-        """``[*, N]`` value of actions, where the outputs are values."""
-        return self._over_groups(lambda one, r, m, a: (one.value_of(r, a),), raw, None, ("",), action)[0]
+    def value_of(self, value: Tensor, action: Tensor) -> Tensor:
+        """``[*, N]`` value of actions, from the values ``[*, N, K]`` of all choices; components' values add up."""
+        return self._over_groups(lambda one, v, m, a: (one.value_of(v, a),), value, None, ("",), action)[0]
+
+    def advantage(self, raw: Tensor, value: Tensor, action: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``[*, N]`` value of actions less its mean under the policy: COMA's counterfactual advantage.
+
+        Args:
+            raw: ``[*, N, K]`` network outputs.
+            value: ``[*, N, K]`` values of all own choices.
+            action: ``[*, N, A]`` what was chosen.
+            mask: ``[*, N, K]`` bool: choices allowed; None if all are.
+        """
+        return self._over_groups(lambda one, r, m, v, a: (one.advantage(r, v, a, m),), raw, mask, ("",), value, action)[
+            0
+        ]
 
     def set_noise(self, noise: float) -> None:
         """Standard deviation of the exploration noise of deterministic actions, in units of half their range."""
@@ -115,13 +134,12 @@ class Head(nn.Module):
         x: Tensor,
         mask: Tensor | None,
         widths: tuple[str, ...],
-        action: Tensor | None = None,
+        *more: Tensor,
     ) -> list[Tensor]:
-        """``fn`` of each group's slice, side by side on the agent axis; zero for agents that never act.
+        """``fn`` of each group's slices of ``x``, ``mask`` and ``more``, side by side; zero for agents that never act.
 
         ``widths`` says for each result whether it has a last axis of A action components, D features, or none.
         """
-        more = () if action is None else (action,)
         if self._only is not None:
             return list(fn(self._only, x, mask, *more))
         sizes = {"A": self.agents.action_dim, "D": self.features_dim}

@@ -16,7 +16,6 @@ from envs.spec import AgentSpec
 from marl.networks.critics import MAX_JOINT, pool
 from marl.networks.inputs import Inputs
 
-
 MAX_LOG_SCALE = 10.0  # of QPLEX's lambda
 
 
@@ -159,8 +158,8 @@ class Duplex(Mixer):
 
     Deviation: lambda is the exponential of one network of the state, the agent's observation and the joint action (the
     paper sums products of absolute values and sigmoids). It must grow without bound where a joint choice is far worse
-    than choices that are almost as good for each agent alone: on the climbing game, fitted to all joint actions at once,
-    the exponential ends at the optimum from each of three starts, an absolute value from two.
+    than choices that are almost as good for each agent alone: on the climbing game, fitted to all joint actions, the
+    exponential ends at the optimum from each of three starts, an absolute value from two.
 
     Args:
         agents: Whose values.

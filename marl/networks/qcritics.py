@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from coordination.gather import neighbour_mean
 from envs.base import View
 from envs.spec import AgentSpec
-from marl.networks.critics import MAX_JOINT, pool
+from marl.networks.critics import pool
 from marl.networks.inputs import Inputs
 from marl.networks.layers.mlp import ACTIVATIONS, MLP
 from marl.networks.layers.sharing import Linear, Sharing, orthogonal, relu_gain
@@ -101,7 +101,7 @@ class JointQ(nn.Module):
         self.reader = nn.Parameter(torch.randn(n, width, generator=generator) / width**0.5)
         self.activation = ACTIVATIONS[activation]
         self.rest = MLP(width, hidden[1:], sharing, generator, activation) if len(hidden) > 1 else None
-        self.readout = Linear(hidden[-1], 1, sharing, generator)
+        self.readout = Linear(width if self.rest is None else self.rest.out_dim, 1, sharing, generator)
 
     def forward(self, view: View, action: Tensor, own: Tensor | None = None) -> Tensor:
         """Values ``[*, N]``."""
@@ -168,7 +168,7 @@ class PooledQ(nn.Module):
         for mine, other in zip(self.own, self.heard, strict=True):
             h = self.activation(mine(h) + other(neighbour_mean(message, view.graph, view.alive)))
             message = h
-        others = _mean_of_others(told, view.alive)
+        others = mean_of_others(told, view.alive)
         chosen = action if own is None else torch.where(alive, own, 0.0)
         beside = [h, others, chosen]
         if view.state is not None:
@@ -176,12 +176,9 @@ class PooledQ(nn.Module):
         return self.readout(self.join(torch.cat(beside, -1))).squeeze(-1)
 
 
-def _mean_of_others(h: Tensor, alive: Tensor) -> Tensor:
+def mean_of_others(h: Tensor, alive: Tensor) -> Tensor:
     """``[*, N, H]`` mean of the encodings of all other living agents; zero for the only one."""
     mask = alive.unsqueeze(-1)
     count = mask.sum(-2, keepdim=True).to(h.dtype)
     mine = torch.where(mask, h, 0.0)
     return (pool(h, alive) * count - mine) / (count - 1).clamp(min=1)
-
-
-__all__ = ["MAX_JOINT", "JointQ", "LocalQ", "PooledQ", "QCritic"]

@@ -29,9 +29,18 @@ COMMON: dict[str, Any] = {
     "evaluate": {"every": 7, "episodes": 4, "final_episodes": 4},
     "threads": 1,
 }
+REPLAY = {"capacity": 400, "batch_size": 16, "warmup": 100, "n_step": 2}
 WORLDS: dict[str, dict[str, Any]] = {
     "native": {"env": "spread"},
     "memory": {"env": "spread", "memory": "gru"},
+    "values": {"env": "two_step", "algorithm": {"name": "qmix", "priority": 0.5, "target_every": 7, **REPLAY}},
+    "actors": {
+        "env": "spread",
+        "env_args": {"continuous_actions": True},
+        "memory": "lstm",
+        "algorithm": {"name": "matd3", "sequence": 3, **REPLAY},
+    },
+    "soft": {"env": "spread", "algorithm": {"name": "masac", "priority": 0.7, **REPLAY}},
     "terminating": {"env": "two_step"},
     "door": {"env": "mpe2.simple_spread_v3"},
     "workers": {"env": "mpe2.simple_spread_v3", "workers": 2},
@@ -82,7 +91,13 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(world: str, tmp_path: P
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     marl.train(**settings, run_dir=whole)
     command = [sys.executable, "-m", "marl.cli", "train", *words(settings), f"run_dir={broken}"]
-    kill_after({"native": 8, "memory": 7, "terminating": 5, "door": 11, "workers": 13}[world], command, broken)
+    kill_after(
+        {"native": 8, "memory": 7, "values": 9, "actors": 14, "soft": 10, "terminating": 5, "door": 11, "workers": 13}[
+            world
+        ],
+        command,
+        broken,
+    )
     assert not marl.load(broken).finished
     run = marl.resume(broken)
     assert run.finished
