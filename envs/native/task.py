@@ -42,7 +42,7 @@ class Task(ABC, Generic[S]):
         """States of ``n`` fresh episodes, on the device of the generator."""
 
     def restart(self, state: S, generator: torch.Generator, n: int) -> S:
-        """States of ``n`` fresh episodes to follow those that end in ``state``.
+        """States of ``n`` fresh episodes to follow those of the same number of copies in ``state``.
 
         A task whose rules change over training, such as a curriculum, carries its progress over here.
         """
@@ -151,18 +151,23 @@ class NativeEnv(Generic[S]):
         return Step(self._view(self._state), next_view, reward, terminated, truncated, ~self._no_copy, **beside)
 
     def _staggered_step(self, state: S, reward: Tensor, terminated: Tensor, beside: dict[str, Any]) -> Step:
-        """Copies end when they like; fresh states are drawn for all and taken where needed, asking no accelerator."""
+        """Copies end when they like; on an accelerator fresh states are drawn for all, so that nothing is asked of it."""
         self._clock = self._clock + 1
         next_view = self._view(state)
         timeout = self._never if self.task.horizon is None else (self._clock >= self.task.horizon).unsqueeze(-1)
         truncated = timeout & next_view.alive & ~terminated
         out = terminated | truncated | ~next_view.alive
         over = (out if self._passive is None else out | self._passive).all(-1)
-        if self.device.type == "cpu" and not bool(over.any()):
-            self._state = state
-            return Step(next_view, next_view, reward, terminated, truncated, over, **beside)
-        fresh = self.task.restart(state, self._generator, self.num_envs)
-        self._state = tree.where(over, fresh, state)
+        if self.device.type == "cpu":
+            ended = over.nonzero().squeeze(1)
+            if not len(ended):
+                self._state = state
+                return Step(next_view, next_view, reward, terminated, truncated, over, **beside)
+            fresh = self.task.restart(tree.index(state, ended), self._generator, len(ended))
+            self._state = tree.map(lambda x, new: x.index_copy(0, ended, new), state, fresh)
+        else:
+            fresh = self.task.restart(state, self._generator, self.num_envs)
+            self._state = tree.where(over, fresh, state)
         self._clock = torch.where(over, 0, self._clock)
         return Step(self._view(self._state), next_view, reward, terminated, truncated, over, **beside)
 
