@@ -118,6 +118,12 @@ class ActorCritic(OffPolicy[A]):
         following = batch.merge(later, final)
         return n_step(reward, following, batch.terminated, batch.cut, self.config.gamma, self.config.n_step)
 
+    def value(self, view: View) -> Tensor:
+        """Values ``[*, N]`` of everyone's greedy actions."""
+        head = self.policy.head
+        action, _ = head.sample(self.policy(view)[0], view.action_mask)
+        return self.lowest(self.critics, view, head.encode(action))
+
     def counts(self, batch: Batch) -> Tensor:
         """``[L, M, N]`` bool: agents whose values are learned; those that wait for their turn are among them."""
         return batch.now().alive & self.learners & self.counted(batch)

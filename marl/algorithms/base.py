@@ -63,8 +63,8 @@ class Algorithm(nn.Module, ABC):
     def update_inputs(self, view: View) -> None:
         """Merge what was seen into the running moments of all networks that normalise their inputs."""
         for module in self.modules():
-            if isinstance(module, Inputs) and module.moments is not None:
-                module.moments.update(view.obs, view.alive)
+            if isinstance(module, Inputs):
+                module.update(view)
 
     def schedule(self, progress: float) -> None:
         """Set everything that depends on the share of training behind us, ``progress`` in [0, 1]."""

@@ -90,7 +90,8 @@ class COMA(OnPolicy[COMAConfig]):
             )
         initial = rng.generator(setting.seed, "initial")
         policy = build_policy(network, agents, initial).to(device)
-        critic = build_counterfactual(network, agents, policy.head.features_dim, policy.state_dim, initial).to(device)
+        widths = policy.head.features_dim, policy.trunk.content_dim
+        critic = build_counterfactual(network, agents, *widths, initial).to(device)
         scale = RewardScale(agents, setting.num_envs, config.gamma) if config.normalise_reward else None
         rewards = Rewards(agents, setting.shared, scale).to(device)
         return cls(policy, critic, rewards, config, rng.generator(setting.seed, "learn", device=device)).to(device)
@@ -115,7 +116,7 @@ class COMA(OnPolicy[COMAConfig]):
         target = value + gae(reward, value, following, rollout.terminated, rollout.cut, c.gamma, c.lam, *turns)
         counts = view.alive & self.learners
         target = torch.where(counts, self.in_critic_units(target, counts), 0.0)
-        memory = _memory(rollout)
+        memory = self._memory(rollout.hidden, rollout.start)
         features = self.policy.head.encode(rollout.action)
         return States(view, rollout.action, features, target, counts, None if memory is None else memory[:-1])
 
@@ -165,13 +166,14 @@ class COMA(OnPolicy[COMAConfig]):
         raw, _ = self.policy(rollout.view, rollout.hidden, rollout.start)
         last = None if rollout.view.action_mask is None else rollout.view.action_mask[-1]
         drawn, _ = self.policy.head.sample(raw[-1], last, self.generator)
-        value = self._value(raw, rollout.view, torch.cat([rollout.action, drawn.unsqueeze(0)]), _memory(rollout))
+        memory = self._memory(rollout.hidden, rollout.start)
+        value = self._value(raw, rollout.view, torch.cat([rollout.action, drawn.unsqueeze(0)]), memory)
         if rollout.final is None or rollout.final_at is None:
             return value, None
         before = None if rollout.hidden is None else rollout.hidden[1:].flatten(0, 1)[rollout.final_at]
         raw, _ = self.policy(rollout.final, before)
         drawn, _ = self.policy.head.sample(raw, rollout.final.action_mask, self.generator)
-        return value, self._value(raw, rollout.final, drawn, before)
+        return value, self._value(raw, rollout.final, drawn, self._memory(before))
 
     def _value(self, raw: Tensor, view: View, action: Tensor, memory: Tensor | None) -> Tensor:
         """``[*, N]`` mean value of the own choice under the policy, the others' as in ``action [*, N, A]``."""
@@ -185,9 +187,10 @@ class COMA(OnPolicy[COMAConfig]):
             return 0.5 * error.square()
         return nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=self.config.huber)
 
-
-def _memory(rollout: Batch) -> Tensor | None:
-    """``[T+1, B, N, S]`` what the policy remembers when it acts: nothing where an episode begins."""
-    if rollout.hidden is None:
-        return None
-    return torch.where(rollout.start[..., None, None], 0.0, rollout.hidden)
+    def _memory(self, hidden: Tensor | None, start: Tensor | None = None) -> Tensor | None:
+        """``[*, N, S]`` what the policy knows from before when it acts: nothing where an episode begins."""
+        content = self.policy.trunk.content_dim
+        if hidden is None or not content:
+            return None
+        known = hidden[..., :content]
+        return known if start is None else torch.where(start[..., None, None], 0.0, known)

@@ -65,6 +65,12 @@ class ValueLearner(OffPolicy[ValueConfig]):
         gone = 1.0 if c.exploration == 0 else min(progress / c.exploration, 1.0)
         return c.epsilon + (c.epsilon_end - c.epsilon) * gone
 
+    def value(self, view: View) -> Tensor:
+        """Mixed values ``[*, G]`` of everyone's best choices."""
+        raw, _ = self.policy(view)
+        action, _ = self.policy.head.sample(raw, view.action_mask)
+        return self.mixer(self.policy.head.value_of(raw, action), view, self.counting(view))
+
     def update(self, batch: Batch, weight: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """One step on the mixed temporal-difference error."""
         raw, now, head = self.outputs_now(self.policy, batch), batch.now(), self.policy.head
