@@ -232,7 +232,8 @@ def _checked(values: Array, mask: Array | None, f: int, needed: int, rule: str) 
         raise ValueError(f"mask: expected [*, K] with K = {values.shape[-2]}, got {tuple(mask.shape)}")
     else:
         mask = mask.bool().expand(values.shape[:-1])
-        fewest = int(mask.sum(-1).min()) if needed and mask.numel() else needed
+        look = needed and mask.numel() and mask.device.type == "cpu"  # elsewhere looking would wait for the device
+        fewest = int(mask.sum(-1).min()) if look else needed
     if fewest < needed:
         raise ValueError(f"{rule}: needs at least {needed} values for f = {f}, got {fewest}")
     return values, mask

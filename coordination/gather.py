@@ -3,6 +3,9 @@
 One kernel, a segment reduction (``embedding_bag``) over neighbour lists, whose backward is the same reduction over the
 reversed lists; on a larger complete graph the sum of the others is the total minus oneself, O(N). Measured
 against a CSR product, ``index_add_`` and PyG in ``benchmarks/gather.py``.
+
+Where a link has features of its own, its message is made link by link: :func:`at_links` and :func:`sum_links` go from
+agents to links and back, each the other's backward.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coordination.graph import Graph
+from coordination.links import at_ends
 from coordination.topology.base import Topology
 
 CACHED_BATCHES = 8  # index lists kept per topology; a training loop uses two or three batch sizes
@@ -81,6 +85,61 @@ def neighbour_count(x: Tensor, graph: Graph, alive: Tensor | None = None) -> Ten
     return neighbour_sum(x.new_ones(*(() if agree else x.shape[:-2]), graph.num_agents, 1), graph)
 
 
+def at_links(x: Tensor, graph: Graph, end: int = 0) -> Tensor:
+    """What the agent at one end of every link holds: ``[*, N, D] -> [*, E, D]``.
+
+    For features that carry gradients: as :func:`coordination.links.at_ends`, with a segment sum for its backward.
+    Padded edges hold the row of the last agent; :func:`carrying` says which links count.
+
+    Args:
+        x: ``[*, N, D]`` features.
+        graph: Who hears whom.
+        end: 0 for senders, 1 for receivers.
+    """
+    lead = x.shape[:-2]
+    rows = _AtLinks.apply(x.reshape(-1, x.shape[-1]), graph, lead, end)
+    return rows.reshape(*lead, num_links(graph), x.shape[-1])
+
+
+def sum_links(message: Tensor, graph: Graph) -> Tensor:
+    """Sum over the links into every receiver: ``[*, E, D] -> [*, N, D]``.
+
+    Args:
+        message: ``[*, E, D]``, zero on every link that does not count, padded ones among them (``torch.where``).
+        graph: Who hears whom.
+    """
+    lead = message.shape[:-2]
+    rows = _SumLinks.apply(message.reshape(-1, message.shape[-1]), graph, lead)
+    return rows.reshape(*lead, graph.num_agents, message.shape[-1])
+
+
+def carrying(graph: Graph, alive: Tensor | None) -> Tensor | None:
+    """``[*, E]`` bool: links that are up with living agents at both ends; None where all are.
+
+    Args:
+        graph: Who hears whom.
+        alive: ``[*, N]`` bool; None if all live.
+    """
+    up = graph.up()
+    if alive is None:
+        return up
+    both = at_ends(alive, graph, "sender") & at_ends(alive, graph, "receiver")
+    return both if up is None else both & up
+
+
+def link_attr(graph: Graph, lead: torch.Size) -> Tensor | None:
+    """The features of all links, their leading axes expanded to ``lead``: ``[*, E, D]``; None where there are none."""
+    return None if graph.attr is None else _spread(graph.attr, lead, 2, "attr")
+
+
+def num_links(graph: Graph) -> int:
+    """Number of edges E of a sample, padded ones among them."""
+    if graph.topology is not None:
+        return graph.topology.num_edges
+    assert graph.edges is not None
+    return graph.edges.shape[-1]
+
+
 def is_complete(topology: Topology) -> bool:
     """Whether every agent hears every other (edges are distinct and loop-free, so counting them is enough)."""
     return topology.num_edges == topology.num_agents * (topology.num_agents - 1)
@@ -127,11 +186,9 @@ def _reversed_lists(
         reverse = graph.topology.reverse
         rows, start = _shared_lists(reverse, batch, sender.device)
         if weight is not None:
-            weight = weight.reshape(batch, -1)[:, reverse.order.to(sender.device)].reshape(-1)
+            weight = weight.reshape(batch, -1)[:, reverse.order_on(sender.device)].reshape(-1)
         return rows, start, weight
-    ordered, order = sender.sort(stable=True)
-    first = torch.arange(batch * graph.num_agents, device=sender.device, dtype=sender.dtype)
-    start = torch.searchsorted(ordered, first, out_int32=sender.dtype == torch.int32)
+    order, start = _outgoing(graph, lead, sender)
     rows = _ends(graph, lead, 1, sender.device)[order]
     return rows, start, None if weight is None else weight[order]
 
@@ -164,7 +221,7 @@ def _shared_lists(topology: Topology, batch: int, device: torch.device) -> tuple
     cache, key = _SHARED.setdefault(topology, OrderedDict()), (batch, device)
     if key not in cache:
         sender = _ends(Graph(topology), torch.Size([batch]), 0, device)
-        start = topology.row_start[:-1].to(device).expand(batch, -1)
+        start = topology.row_start_on(device)[:-1].expand(batch, -1)
         cache[key] = sender, _flatten(start, topology.num_edges, sender.dtype)
         while len(cache) > CACHED_BATCHES:
             cache.popitem(last=False)
@@ -195,3 +252,53 @@ class _SegmentSum(torch.autograd.Function):
             receiver = _ends(ctx.graph, ctx.lead, 1, sender.device)
             grad_weight = (rows[sender] * grad[receiver]).sum(-1)
         return grad_rows, grad_weight, None, None, None, None
+
+
+class _AtLinks(torch.autograd.Function):
+    """Rows of agents on their links; the backward sums over each agent's links."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, graph: Graph, lead: torch.Size, end: int) -> Tensor:
+        index = _ends(graph, lead, end, rows.device)
+        ctx.graph, ctx.lead, ctx.end = graph, lead, end
+        ctx.save_for_backward(index)
+        return rows.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
+        grad = grad_outputs[0].contiguous()
+        links, start = (_outgoing if ctx.end == 0 else _incoming)(ctx.graph, ctx.lead, ctx.saved_tensors[0])
+        return F.embedding_bag(links, grad, start, mode="sum"), None, None, None
+
+
+class _SumLinks(torch.autograd.Function):
+    """Sums over the links into each agent; the backward copies to these links."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, graph: Graph, lead: torch.Size) -> Tensor:
+        receiver = _ends(graph, lead, 1, rows.device)
+        ctx.save_for_backward(receiver)
+        links, start = _incoming(graph, lead, receiver)
+        return F.embedding_bag(links, rows, start, mode="sum")
+
+    @staticmethod
+    def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        return grad_outputs[0].index_select(0, ctx.saved_tensors[0]), None, None
+
+
+def _incoming(graph: Graph, lead: torch.Size, receiver: Tensor) -> tuple[Tensor, Tensor]:
+    """The links into each row ``[batch * E]``, and where those of each row start; edges are sorted by receiver."""
+    links = torch.arange(receiver.numel(), device=receiver.device, dtype=receiver.dtype)
+    return links, _lists(graph, lead, receiver.device)[1].to(receiver.dtype)
+
+
+def _outgoing(graph: Graph, lead: torch.Size, sender: Tensor) -> tuple[Tensor, Tensor]:
+    """The links out of each row ``[batch * E]``, and where those of each row start."""
+    if graph.topology is not None:
+        reverse = graph.topology.reverse
+        order = reverse.order_on(sender.device).expand(lead.numel(), -1)
+        start = _shared_lists(reverse, lead.numel(), sender.device)[1]
+        return _flatten(order, reverse.num_edges, sender.dtype), start.to(sender.dtype)
+    ordered, order = sender.sort(stable=True)
+    first = torch.arange(lead.numel() * graph.num_agents, device=sender.device, dtype=sender.dtype)
+    return order.to(sender.dtype), torch.searchsorted(ordered, first, out_int32=sender.dtype == torch.int32)

@@ -31,7 +31,7 @@ def receiving(graph: Topology | Graph, device: torch.device) -> Tensor:
     """Number of edges that enter each agent, and of padded edges: ``[N+1]`` or ``[*, N+1]`` int64, in edge order."""
     graph = as_graph(graph)
     if graph.topology is not None:
-        into = graph.topology.in_degree.to(device)
+        into = graph.topology.row_start_on(device).diff()
         return torch.cat([into, into.new_zeros(1)])
     if graph.edges is None or graph.row_start is None:
         raise ValueError("graph: needs a topology, or edges with row_start (see Graph.from_edges)")

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     """The message for an unknown name, with the closest known one if any is close.
 
     Args:
@@ -18,6 +18,6 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     "unknown topology 'rign'; did you mean 'ring'? One of: grid, ring"
     """
     names = list(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"unknown {kind} {name!r}; {hint}One of: {', '.join(names)}"

@@ -8,6 +8,7 @@ Channel(Quantise(bits=8) | Drop(loss=0.1, burst=3.0) | Delay(steps=2))
 from coordination.channel.base import Channel, ChannelState, Stage
 from coordination.channel.budget import Budget
 from coordination.channel.delay import Delay
+from coordination.channel.draws import Keyed
 from coordination.channel.impairments import Drop, Noise, Partition
 from coordination.channel.ledger import Ledger
 from coordination.channel.packet import Inbox, Packet
@@ -20,6 +21,7 @@ __all__ = [
     "Delay",
     "Drop",
     "Inbox",
+    "Keyed",
     "Ledger",
     "Noise",
     "Packet",

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from coordination import tree
 from coordination.arrays import Array
+from coordination.channel.draws import Source
 from coordination.channel.ledger import Ledger, pairs_by
 from coordination.channel.packet import Inbox, Packet
 from coordination.graph import Graph
@@ -74,7 +75,7 @@ class Stage(ABC):
         state: dict[str, Tensor],
         graph: Graph,
         step: Tensor,
-        generator: torch.Generator | None,
+        generator: Source | None,
     ) -> tuple[Packet, dict[str, Tensor], Tensor]:
         """One step: what goes on, the new state, and ``[*, E, 2]`` messages and bits lost (sender: withheld)."""
 
@@ -137,7 +138,7 @@ class Channel:
         graph: Topology | Graph,
         state: ChannelState | None = None,
         gate: Array | None = None,
-        generator: torch.Generator | None = None,
+        generator: Source | None = None,
         *,
         alive: Array | None = None,
         bits: int | None = None,
@@ -153,7 +154,7 @@ class Channel:
                 step by its two agents; what is in flight on a link that vanishes is dropped.
             state: From the last step; None for a fresh start.
             gate: ``[*, N]`` (``[*, E]`` with ``per_edge``) bool: who sends; None if everyone does.
-            generator: For stages that draw.
+            generator: For stages that draw; with :class:`Keyed` (keys ``[*, E]``) the same keys give the same draws.
             alive: ``[*, N]`` bool: dead agents send nothing, and what arrives at them is dropped; None if all live.
             bits: Size of a message before any quantiser; None for the width of its numbers (32 D for float32). A symbol
                 out of a vocabulary of V takes ``ceil(log2 V)``, however it is encoded as a vector.

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from coordination.channel.base import Stage
+from coordination.channel.draws import Source, uniform
 from coordination.channel.ledger import sum_by
 from coordination.channel.packet import Packet
-from coordination.channel.quantise import uniform
 from coordination.graph import Graph
 from coordination.links import at_ends, endpoints
 
@@ -85,7 +85,7 @@ class Budget(Stage):
         state: dict[str, Tensor],
         graph: Graph,
         step: Tensor,
-        generator: torch.Generator | None,
+        generator: Source | None,
     ) -> tuple[Packet, dict[str, Tensor], Tensor]:
         """The messages that are paid for; the others are withheld."""
         tokens = state["tokens"]

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from coordination import tree
 from coordination.channel.base import Stage
+from coordination.channel.draws import Source, uniform
 from coordination.channel.packet import Packet
-from coordination.channel.quantise import uniform
 from coordination.graph import Graph
 
 
@@ -79,7 +79,7 @@ class Delay(Stage):
         state: dict[str, Tensor],
         graph: Graph,
         step: Tensor,
-        generator: torch.Generator | None,
+        generator: Source | None,
     ) -> tuple[Packet, dict[str, Tensor], Tensor]:
         """Put what is sent into its slot, take out what is due; lost is what was overtaken at the last moment."""
         due = self._due(packet, state["last"], generator)
@@ -101,7 +101,7 @@ class Delay(Stage):
         }
         return out.keep(out.present), after, lost
 
-    def _due(self, packet: Packet, last: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _due(self, packet: Packet, last: Tensor, generator: Source | None) -> Tensor:
         if self.jitter == 0:
             return torch.full_like(last, self.steps)
         spread = 2 * self.jitter + 1

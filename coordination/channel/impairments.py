@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from coordination.channel.base import Stage
+from coordination.channel.draws import Source, normal, uniform
 from coordination.channel.packet import Packet
-from coordination.channel.quantise import uniform
 from coordination.graph import Graph
 from coordination.links import at_ends
 
@@ -48,14 +48,11 @@ class Noise(Stage):
         state: dict[str, Tensor],
         graph: Graph,
         step: Tensor,
-        generator: torch.Generator | None,
+        generator: Source | None,
     ) -> tuple[Packet, dict[str, Tensor], Tensor]:
         """Values with noise; nothing is lost."""
-        if generator is None:
-            raise ValueError("generator: Noise draws at random, pass a torch.Generator")
-        x = packet.value
-        draw = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-        noisy = torch.where(packet.present.unsqueeze(-1), x + self.std * draw, 0.0)
+        draw = normal(packet.value, generator, "Noise")
+        noisy = torch.where(packet.present.unsqueeze(-1), packet.value + self.std * draw, 0.0)
         return replace(packet, value=noisy), state, torch.zeros_like(packet.count())
 
 
@@ -126,7 +123,7 @@ class Drop(Stage):
         state: dict[str, Tensor],
         graph: Graph,
         step: Tensor,
-        generator: torch.Generator | None,
+        generator: Source | None,
     ) -> tuple[Packet, dict[str, Tensor], Tensor]:
         """The messages that get through; the others are lost. Links change state whether or not they carry anything."""
         shape = packet.present.shape
@@ -174,13 +171,13 @@ class Partition(Stage):
         state: dict[str, Tensor],
         graph: Graph,
         step: Tensor,
-        generator: torch.Generator | None,
+        generator: Source | None,
     ) -> tuple[Packet, dict[str, Tensor], Tensor]:
         """What stays inside a group, or outside the window; the rest is lost."""
         if len(self.group) != graph.num_agents:
             raise ValueError(f"group: expected {graph.num_agents} agents, got {len(self.group)}")
         lead = packet.present.shape[:-1]
-        group = self.group.to(packet.present.device).expand(*lead, -1)
+        group = self.group.to(packet.present.device, non_blocking=True).expand(*lead, -1)
         apart = at_ends(group, graph, "sender") != at_ends(group, graph, "receiver")
         on = step >= self.start if self.stop is None else (step >= self.start) & (step < self.stop)
         cut = apart & on.unsqueeze(-1)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from coordination.arrays import Array
 from coordination.channel.base import Stage
+from coordination.channel.draws import Source, uniform
 from coordination.channel.packet import Packet
 from coordination.graph import Graph
 
@@ -62,7 +63,7 @@ class Quantise(Stage):
         """``bits`` per number times D."""
         return self.bits * dim
 
-    def __call__(self, x: Array, generator: torch.Generator | None = None) -> Tensor:
+    def __call__(self, x: Array, generator: Source | None = None) -> Tensor:
         """Quantise any tensor; the same shape."""
         x = torch.as_tensor(x)
         inside = x.clamp(self.low, self.high)
@@ -79,20 +80,8 @@ class Quantise(Stage):
         state: dict[str, Tensor],
         graph: Graph,
         step: Tensor,
-        generator: torch.Generator | None,
+        generator: Source | None,
     ) -> tuple[Packet, dict[str, Tensor], Tensor]:
         """Values through the quantiser; nothing is withheld."""
         value = torch.where(packet.present.unsqueeze(-1), self(packet.value, generator), 0.0)
         return replace(packet, value=value), state, torch.zeros_like(packet.count())
-
-
-def uniform(shape: torch.Size, like: Tensor, generator: torch.Generator | None, who: str) -> Tensor:
-    """Uniform draws in [0, 1) of the given shape.
-
-    Raises:
-        ValueError: If there is no generator.
-    """
-    if generator is None:
-        raise ValueError(f"generator: {who} draws at random, pass a torch.Generator")
-    dtype = like.dtype if like.is_floating_point() else torch.float32
-    return torch.rand(shape, generator=generator, device=like.device, dtype=dtype)

@@ -1,8 +1,8 @@
 """Coalition formation: partitions of the agents, what they are worth, and whether anybody wants to leave.
 
-Formers share one method, ``form(game, topology, features=, previous=, generator=) -> Coalitions``. They run on the CPU;
-labels are tensors that can be moved anywhere. Where a game is given, ``value <= optimum <= upper_bound`` holds for
-every former.
+Formers share one method, ``form(game, topology, features=, previous=, generator=) -> Coalitions``. They run on the CPU
+and hand labels back on the device of the game's worths, or of the features where there is no game. Where a game is
+given, ``value <= optimum <= upper_bound`` holds for every former.
 """
 
 from coordination.coalition.base import Coalitions, Former, canonical, form_batch, members, structure_value

@@ -75,7 +75,7 @@ class Coalitions:
         axis = x.ndim - 1 - feature_dims
         if axis < 0 or x.shape[axis] != n:
             raise ValueError(f"x: expected {n} agents on axis {-1 - feature_dims}, got {tuple(x.shape)}")
-        if not self.label.is_cuda:  # on a GPU the check would wait for the device
+        if self.label.device.type == "cpu":  # elsewhere the check would wait for the device
             _check_label(self.label)
         label = self.label.expand(*x.shape[:axis], n).reshape(-1, n)
         rows = x.reshape(label.shape[0] * n, -1)
@@ -147,7 +147,8 @@ def members(label: Tensor) -> Tensor:
     [[True, False, True, False], [False, False, False, True]]
     """
     label = canonical(label)
-    masks = torch.zeros(int(label.max()) + 1 if label.numel() else 0, label.numel(), dtype=torch.bool)
+    count = int(label.max()) + 1 if label.numel() else 0
+    masks = torch.zeros(count, label.numel(), dtype=torch.bool, device=label.device)
     agent = (label >= 0).nonzero().flatten()
     masks[label[agent], agent] = True
     return masks
@@ -171,13 +172,16 @@ def structure_value(game: Game, label: Tensor | np.ndarray) -> Tensor:
 
 
 def finish(game: Game | None, label: Tensor | np.ndarray, upper_bound: float | None = None) -> Coalitions:
-    """Coalitions with canonical labels, their worth computed anew, and a bound that is at least that worth."""
+    """Coalitions with canonical labels, their worth computed anew, and a bound that is at least that worth.
+
+    All of it on the device of the game's worths.
+    """
     label = canonical(torch.as_tensor(label))
     if game is None:
         return Coalitions(label)
-    value = structure_value(game, label).detach().cpu()
-    bound = value if upper_bound is None else torch.tensor(upper_bound, dtype=torch.float64).maximum(value)
-    return Coalitions(label, value, bound)
+    value = structure_value(game, label).detach()
+    bound = value if upper_bound is None else value.clamp(min=upper_bound)
+    return Coalitions(label.to(value.device), value, bound)
 
 
 def single(game: Game | None, name: str) -> Game:

@@ -12,7 +12,7 @@ from torch import Tensor
 from coordination.arrays import Array
 from coordination.coalition.base import Coalitions, canonical, finish, single
 from coordination.coalition.hedonic import starting_label
-from coordination.coalition.moving import move_to_rest
+from coordination.coalition.moving import move_to_rest, random_order
 from coordination.coalition.optimal.bounds import upper_bound
 from coordination.games import Game
 from coordination.topology import Topology
@@ -141,7 +141,7 @@ def _louvain(links: sp.csr_array, label: np.ndarray, resolution: float, generato
     while True:
         n = links.indptr.size - 1
         mass = np.asarray(links.sum(axis=1)).ravel() / np.sqrt(total)
-        order = torch.randperm(n, generator=generator).numpy()
+        order = random_order(n, generator)
         moved = move_to_rest(links, label, order, mass, resolution)
         _, group = np.unique(moved, return_inverse=True)
         node = group[node]

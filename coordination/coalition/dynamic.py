@@ -69,8 +69,8 @@ class Dynamic:
                 f"Dynamic: needs switching_cost >= 0 and min_dwell >= 0, got {self.switching_cost}, {self.min_dwell}"
             )
         first = self.former.form(game, topology, **form)  # type: ignore[arg-type]
-        dwell = torch.full(first.label.shape, self.min_dwell)
-        return DynamicState(first, dwell, torch.zeros(first.label.shape, dtype=torch.bool))
+        dwell = torch.full_like(first.label, self.min_dwell)
+        return DynamicState(first, dwell, torch.zeros_like(first.label, dtype=torch.bool))
 
     def step(
         self, state: DynamicState, game: Game, topology: Topology | None = None, **form: Tensor | torch.Generator | None
@@ -84,7 +84,7 @@ class Dynamic:
         before, after = structure_value(game, old), structure_value(game, label)
         if not after - before > self.switching_cost * int(moved.sum()) + 1e-9 * before.abs():
             label, after, moved = old, before, torch.zeros_like(moved)
-        bound = proposal.upper_bound if proposal.upper_bound is not None else torch.tensor(torch.inf).double()
+        bound = proposal.upper_bound if proposal.upper_bound is not None else torch.full_like(after, torch.inf)
         dwell = torch.where(moved, 0, state.dwell + 1)
         return DynamicState(Coalitions(label, after, bound.maximum(after)), dwell, moved)
 

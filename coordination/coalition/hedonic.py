@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from coordination.coalition.base import Coalitions, canonical, finish, single
-from coordination.coalition.moving import move_to_rest, symmetric_links
+from coordination.coalition.moving import move_to_rest, random_order, symmetric_links
 from coordination.coalition.optimal.bounds import upper_bound
 from coordination.games import Game, PairwiseGame, evaluate
 from coordination.topology import Topology
@@ -51,7 +51,7 @@ class BestResponse:
         game = single(game, "BestResponse")
         n = game.num_agents
         label = starting_label(previous, n)
-        order = np.arange(n) if generator is None else torch.randperm(n, generator=generator).numpy()
+        order = np.arange(n) if generator is None else random_order(n, generator)
         if isinstance(game, PairwiseGame):
             links = symmetric_links(game.edges, game.pair, n)
             label = move_to_rest(links, label, order, max_passes=self.max_passes)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from coordination.arrays import as_numpy
 from coordination.coalition.base import Coalitions, finish, single
 from coordination.coalition.hedonic import starting_label
 from coordination.coalition.optimal.bounds import upper_bound
@@ -117,7 +118,7 @@ def merge_greedily(game: Game, label: np.ndarray, topology: Topology | None = No
             f"PairwiseGame of any size"
         )
     masks = torch.from_numpy(label == np.arange(count)[:, None])
-    worth = evaluate(game, masks).detach().double().cpu().numpy().copy()
+    worth = as_numpy(evaluate(game, masks)).copy()
     allowed = _linked(label, topology, count)
     gain = np.full((count, count), -np.inf)
     first, second = np.nonzero(np.triu(allowed, 1))
@@ -146,7 +147,7 @@ def _merged(game: Game, masks: Tensor, first: np.ndarray, second: np.ndarray) ->
     """Worth of ``masks[first] | masks[second]``, pair by pair."""
     step = max((1 << 24) // masks.shape[1], 1)
     parts = [
-        evaluate(game, masks[first[low : low + step]] | masks[second[low : low + step]]).detach().double().cpu().numpy()
+        as_numpy(evaluate(game, masks[first[low : low + step]] | masks[second[low : low + step]]))
         for low in range(0, len(first), step)
     ]
     return np.concatenate(parts) if parts else np.zeros(0)
@@ -167,7 +168,7 @@ def _merge_linked(game: PairwiseGame, label: np.ndarray) -> np.ndarray:
     """C-Link on a weighted graph: contract the heaviest link, adding up parallel ones, while it is positive."""
     n = game.num_agents
     weight: list[dict[int, float]] = [{} for _ in range(n)]
-    for a, b, w in zip(*label[game.edges.numpy()].tolist(), game.pair.detach().double().tolist(), strict=True):
+    for a, b, w in zip(*label[game.edges.cpu().numpy()].tolist(), game.pair.detach().double().tolist(), strict=True):
         if a != b:
             weight[a][b] = weight[b][a] = weight[a].get(b, 0.0) + w
     heap = [(-w, a, b) for a in range(n) for b, w in weight[a].items() if a < b and w > 0]

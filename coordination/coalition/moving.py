@@ -14,6 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from coordination.arrays import as_numpy
 from coordination.coalition.compiled import compiled
 
 COMPILE_FROM = 50_000  # edges: below, compiling takes longer than the plain loop
@@ -22,10 +23,15 @@ COMPILE_FROM = 50_000  # edges: below, compiling takes longer than the plain loo
 def symmetric_links(edges: torch.Tensor, weight: torch.Tensor, num_agents: int) -> sp.csr_array:
     """Pairs ``[2, E]`` with weights ``[E]`` as a symmetric matrix ``[N, N]``; a pair given twice adds up."""
     a, b = edges.cpu().numpy()
-    w = weight.detach().double().cpu().numpy()
+    w = as_numpy(weight)
     links = sp.coo_array((np.r_[w, w], (np.r_[a, b], np.r_[b, a])), shape=(num_agents, num_agents)).tocsr()
     links.sum_duplicates()
     return links
+
+
+def random_order(n: int, generator: torch.Generator) -> np.ndarray:
+    """``[n]`` a permutation, drawn on the generator's device."""
+    return torch.randperm(n, generator=generator, device=generator.device).cpu().numpy()
 
 
 def move_to_rest(

@@ -7,7 +7,7 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor
 
-from coordination.arrays import Array
+from coordination.arrays import Array, as_numpy
 from coordination.coalition.optimal.bounds import incidence, supporting_prices
 from coordination.games import Game, tabulate
 
@@ -49,7 +49,7 @@ def core_is_empty(game: Game) -> bool:
     >>> core_is_empty(TabularGame(torch.tensor([0.0, 0, 0, 1, 0, 1, 1, 1])))
     True
     """
-    table = _table(game, 26)
+    table, _ = _table(game, 26)
     slack = float(supporting_prices(table).sum()) - table[-1]
     return bool(slack > 10 * TOLERANCE * float(np.abs(table).max()))
 
@@ -71,11 +71,11 @@ def least_core(game: Game) -> tuple[Tensor, float]:
     >>> round(least_core(TabularGame(torch.tensor([0.0, 0, 0, 1, 0, 1, 1, 1])))[1], 6)
     0.333333
     """
-    table, n = _checked(game)
+    table, n, device = _checked(game)
     scale = float(np.abs(table).max()) or 1.0
     coalitions = np.arange(1, len(table) - 1)
     x, epsilon, _ = _least(table / scale, coalitions, np.ones((1, n)), table[-1:] / scale, None)
-    return torch.from_numpy(x * scale), epsilon * scale
+    return torch.from_numpy(x * scale).to(device), epsilon * scale
 
 
 def nucleolus(game: Game) -> Tensor:
@@ -99,9 +99,9 @@ def nucleolus(game: Game) -> Tensor:
     >>> nucleolus(TabularGame(torch.tensor([0.0, 0, 0, 1, 0, 1, 0, 1]))).abs().round(decimals=6).tolist()
     [1.0, 0.0, 0.0]
     """
-    table, n = _checked(game)
+    table, n, device = _checked(game)
     if n == 1:
-        return torch.from_numpy(table[1:].copy())
+        return torch.from_numpy(table[1:].copy()).to(device)
     scale = float(np.abs(table).max()) or 1.0
     table = table / scale
     alone = table[1 << np.arange(n)]
@@ -116,7 +116,7 @@ def nucleolus(game: Game) -> Tensor:
             if np.linalg.matrix_rank(np.vstack([rows, row])) > len(rows):
                 rows, worth = np.vstack([rows, row]), np.append(worth, table[c] - epsilon)
         coalitions = coalitions[~_determined(rows, coalitions, n)]
-    return torch.from_numpy(np.linalg.solve(rows, worth) * scale)
+    return torch.from_numpy(np.linalg.solve(rows, worth) * scale).to(device)
 
 
 def _least(
@@ -146,15 +146,16 @@ def _determined(rows: np.ndarray, coalitions: np.ndarray, n: int) -> np.ndarray:
     return np.linalg.norm(masks - basis @ (basis.T @ masks), axis=0) < 1e-9
 
 
-def _table(game: Game, limit: int) -> np.ndarray:
-    table = tabulate(game, limit).detach().double().cpu().numpy()
-    if table.ndim != 1:
-        raise ValueError(f"expected one game, got a batch {table.shape[:-1]}")
-    return table
+def _table(game: Game, limit: int) -> tuple[np.ndarray, torch.device]:
+    """The worths of one game, and the device that they lie on."""
+    worth = tabulate(game, limit)
+    if worth.ndim != 1:
+        raise ValueError(f"expected one game, got a batch {tuple(worth.shape[:-1])}")
+    return as_numpy(worth), worth.device
 
 
-def _checked(game: Game) -> tuple[np.ndarray, int]:
-    table = _table(game, LIMIT)
+def _checked(game: Game) -> tuple[np.ndarray, int, torch.device]:
+    table, device = _table(game, LIMIT)
     if abs(table[0]) > 1e-6:
         raise ValueError(f"the empty coalition must be worth 0, got {table[0]}; subtract it from every worth")
-    return table, game.num_agents
+    return table, game.num_agents, device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol
 
 import torch
@@ -85,9 +86,9 @@ class Shares:
         """``[M], [M, N] -> [M]``, one or two worths each."""
         worth = evaluate(self.game, mask).double()
         if self.rule == "equal":
-            return worth / mask.sum(-1)
+            return worth / mask.sum(-1).to(worth.device)
         without = mask.clone()
-        without[torch.arange(len(agent)), agent] = False
+        without[torch.arange(len(agent), device=agent.device), agent] = False
         return worth - evaluate(self.game, without).double()
 
 
@@ -156,13 +157,13 @@ def tempting_moves(label: Tensor, hedonic: Hedonic) -> tuple[Tensor, Tensor, Ten
     label = canonical(label)
     masks = members(label)
     (count, n) = masks.shape
-    now = hedonic.utility(torch.arange(n), masks[label])
-    options = torch.cat([masks, torch.zeros(1, n, dtype=torch.bool)])
+    now = hedonic.utility(torch.arange(n, device=label.device), masks[label])
+    options = torch.cat([masks, masks.new_zeros(1, n)])
     found = []
     for i in range(n):
         joined = options.clone()
         joined[:, i] = True
-        gets = hedonic.utility(torch.full((count + 1,), i), joined)
+        gets = hedonic.utility(torch.full((count + 1,), i, device=label.device), joined)
         better = gets > now[i] + TOLERANCE * (1 + now[i].abs())
         better[label[i]] = False
         target = better.nonzero().flatten()
@@ -198,18 +199,19 @@ def blocking_coalition(
     if samples is None:
         if n > CORE_LIMIT:
             raise ValueError(f"core: {n} agents have 2^{n} coalitions, at most {CORE_LIMIT}; search by samples instead")
-        sets = unpack_bits(torch.arange(1, 1 << n), n)
+        sets = unpack_bits(torch.arange(1, 1 << n, device=label.device), n)
     else:
         if generator is None:
             raise ValueError("blocking_coalition: samples need a generator")
-        size = torch.rand(samples, 1, generator=generator)
-        sets = torch.rand(samples, n, generator=generator) < size
+        draw = partial(torch.rand, generator=generator, device=generator.device)
+        size = draw(samples, 1)
+        sets = (draw(samples, n) < size).to(label.device)
         sets = sets[sets.any(1)]
-    now = hedonic.utility(torch.arange(n), members(label)[label])
-    blocks = torch.ones(len(sets), dtype=torch.bool)
+    now = hedonic.utility(torch.arange(n, device=label.device), members(label)[label])
+    blocks = sets.new_ones(len(sets))
     for i in range(n):
         rows = (sets[:, i] & blocks).nonzero().flatten()
-        gets = hedonic.utility(torch.full((len(rows),), i), sets[rows])
+        gets = hedonic.utility(torch.full_like(rows, i), sets[rows])
         blocks[rows] = gets > now[i] + TOLERANCE * (1 + now[i].abs())
     return sets[blocks][0] if bool(blocks.any()) else None
 

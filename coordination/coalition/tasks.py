@@ -12,6 +12,7 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor
 
+from coordination.arrays import as_numpy
 from coordination.coalition.base import Coalitions, canonical
 from coordination.games import Game
 from coordination.topology import Topology
@@ -94,7 +95,7 @@ def assign_tasks(
     ([0, -1, 0], 7.0)
     """
     given = (capability, requirement, reward, cost)
-    able, need, earns, price = (torch.as_tensor(x).detach().double().cpu().numpy() for x in given)
+    able, need, earns, price = (as_numpy(x) for x in given)
     (n, resources), jobs = able.shape, len(earns)
     allowed = np.ones((jobs, n), dtype=bool) if candidates is None else torch.as_tensor(candidates).cpu().numpy()
     if need.shape != (jobs, resources) or price.shape != (n,) or allowed.shape != (jobs, n):
@@ -119,9 +120,9 @@ def assign_tasks(
             done[of_task[t]], task[members] = True, of_task[t]
             value += float(net[t])
     bound = max(_bound(team, of_task, net, n, jobs), value)
-    label = canonical(task)
-    formed = Coalitions(label, *torch.tensor([value, bound], dtype=torch.float64))
-    return formed, torch.from_numpy(task)
+    found = torch.from_numpy(task).to(torch.as_tensor(capability).device)
+    formed = Coalitions(canonical(found), *torch.tensor([value, bound], dtype=torch.float64, device=found.device))
+    return formed, found
 
 
 def _feasible(able: np.ndarray, need: np.ndarray, allowed: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:

@@ -110,7 +110,7 @@ def tracking_error(topology: Topology, rate: Tensor | np.ndarray, weights: str =
         raise ValueError(f"tracking_error: needs a connected graph of at most {DENSE_SOLVE} agents, got {topology!r}")
     given = torch.as_tensor(rate, dtype=torch.float64)
     operator = torch.eye(n, dtype=torch.float64) - topology.mixing(weights).dense()
-    regular = operator + torch.full((n, n), 1 / n, dtype=torch.float64)  # invertible, equal on deviations
+    regular = (operator + 1 / n).to(given.device)  # invertible, equal on deviations
     return torch.linalg.solve(regular, (given - given.mean(-1, keepdim=True)).unsqueeze(-1)).squeeze(-1)
 
 

@@ -104,7 +104,7 @@ class Gossip(Consensus[Averages]):
         if topology.num_edges == 0:
             return x
         lead, device = x.shape[:-2], x.device
-        start = topology.row_start.to(device)
+        start = topology.row_start_on(device)
         caller = torch.randint(topology.num_agents, lead, generator=generator, device=device)
         degree = start[caller + 1] - start[caller]
         place = (torch.rand(lead, generator=generator, device=device, dtype=torch.float64) * degree).long()

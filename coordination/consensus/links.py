@@ -130,20 +130,20 @@ def both_ways(link_up: Array, topology: Topology) -> Tensor:
     tensor([False, False])
     """
     link_up = torch.as_tensor(link_up)
-    return link_up & link_up[..., opposite(topology).to(link_up.device)]
+    return link_up & link_up[..., opposite(topology, link_up.device)]
 
 
-def opposite(topology: Topology) -> Tensor:
-    """``[E]`` int64: where the edge i -> j finds its opposite j -> i.
+def opposite(topology: Topology, device: torch.device | str = "cpu") -> Tensor:
+    """``[E]`` int64 on ``device``, cached: where the edge i -> j finds its opposite j -> i.
 
     Raises:
         ValueError: If some edge has none.
     """
     if not topology.is_undirected:
         raise ValueError(f"needs an undirected graph, {topology.name!r} has one-way edges")
-    source, receiver = topology.edges
-    n = topology.num_agents
-    return cached(topology, ("opposite",), lambda: torch.searchsorted(receiver * n + source, source * n + receiver))
+    source, receiver = topology.edges_on(device)
+    n, key = topology.num_agents, ("opposite", torch.device(device))
+    return cached(topology, key, lambda: torch.searchsorted(receiver * n + source, source * n + receiver))
 
 
 def edge_weights(graph: Topology | Graph, weights: str | Tensor) -> Tensor:

@@ -282,7 +282,7 @@ class ADMM(Consensus[DualState]):
         self._refuse_losses(link_up)
         topology = self._topology(graph)
         heard = topology.adjacency()
-        degree = topology.in_degree.to(state.value).unsqueeze(-1)
+        degree = topology.row_start_on(state.value.device).diff().to(state.value.dtype).unsqueeze(-1)
         rho = 2 * self.penalty * degree
         middle = (state.value + heard(state.value, feature_dims=1) / degree) / 2 - state.dual / rho
         value = self.prox(middle, rho)

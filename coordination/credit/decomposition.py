@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
-from coordination.arrays import Array
+from coordination.arrays import Array, as_numpy
 
 LARGEST = 4  # actions: (4!)^2 orders with 70 sets each
 
@@ -57,7 +57,7 @@ def monotone_fit(payoff: Array) -> tuple[Tensor, float]:
     >>> round(monotone_fit(torch.tensor([[8.0, -12, -12], [-12, 0, 0], [-12, 0, 0]]))[1], 6)
     32.0
     """
-    target = torch.as_tensor(payoff).double().numpy()
+    target = as_numpy(payoff)
     if target.ndim != 2 or max(target.shape) > LARGEST:
         raise ValueError(f"payoff: expected [A, B] of at most {LARGEST} actions each, got {target.shape}")
     rows, columns = target.shape
@@ -74,4 +74,4 @@ def monotone_fit(payoff: Array) -> tuple[Tensor, float]:
             if residual < loss:
                 loss, best = residual, np.empty_like(target)
                 best[order] = (basis @ weight).reshape(rows, columns)
-    return torch.from_numpy(best), float(loss**2 / target.size)
+    return torch.from_numpy(best).to(torch.as_tensor(payoff).device), float(loss**2 / target.size)

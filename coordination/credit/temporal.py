@@ -110,8 +110,8 @@ def potential_shaping(potential: Array, next_potential: Array, terminated: Array
 
 
 def _check_scores(top: Tensor, earned: Tensor) -> None:
-    """Refuse episodes whose return would be lost; on a GPU the check would wait for the device and is left out."""
-    if top.is_cuda:
+    """Refuse episodes whose return would be lost; elsewhere than on a CPU the check would wait and is left out."""
+    if top.device.type != "cpu":
         return
     if not (top < torch.inf).all():
         raise ValueError("score: must not be NaN or +inf; -inf gives a step nothing")

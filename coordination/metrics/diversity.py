@@ -29,8 +29,9 @@ def wasserstein(mean_a: Array, covariance_a: Array, mean_b: Array, covariance_b:
     >>> wasserstein(torch.zeros(2), eye, torch.tensor([3.0, 0.0]), 25 * eye).item() ** 2
     41.0
     """
-    a, b = torch.as_tensor(covariance_a).double(), torch.as_tensor(covariance_b).double()
-    shift = torch.as_tensor(mean_a).double() - torch.as_tensor(mean_b).double()
+    mean = torch.as_tensor(mean_a).double()
+    a, b, other = (torch.as_tensor(x).to(mean) for x in (covariance_a, covariance_b, mean_b))
+    shift = mean - other
     root = _root(a)
     trace = (a + b - 2 * _root(root @ b @ root)).diagonal(dim1=-2, dim2=-1).sum(-1)
     return (shift.square().sum(-1) + trace.clamp(min=0)).sqrt()

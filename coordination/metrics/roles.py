@@ -13,7 +13,7 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
-from coordination.arrays import Array
+from coordination.arrays import Array, as_numpy
 from coordination.metrics.streaming import Running
 
 CHUNK = 1 << 22  # distances held at once
@@ -208,7 +208,7 @@ def hierarchic_social_entropy(distance: Array) -> float:
     >>> hierarchic_social_entropy(torch.tensor([[0.0, 3.0], [3.0, 0.0]]))
     3.0
     """
-    d = torch.as_tensor(distance).double().cpu().numpy()
+    d = as_numpy(distance)
     if d.ndim != 2 or d.shape[0] != d.shape[1] or not np.allclose(d, d.T) or (d < 0).any() or np.diag(d).any():
         raise ValueError(f"distance: expected a symmetric [n, n] matrix, non-negative, zero diagonal; got {d.shape}")
     n = d.shape[0]

@@ -263,7 +263,7 @@ def team_sum(reward: Tensor, context: Trajectory) -> Tensor:
     if context.num_teams == 1:
         return living.sum(-1, keepdim=True)
     total = living.new_zeros(*living.shape[:-1], context.num_teams)
-    return total.index_add(-1, context.team.to(living.device), living)
+    return total.index_add(-1, context.team.to(living.device, non_blocking=True), living)
 
 
 def _audit(stage: RewardStage, before: Tensor, after: Tensor, context: Trajectory) -> list[str]:

@@ -120,7 +120,7 @@ class FactorShapley:
             raise ValueError(f"factor_shapley: expected {len(self.scopes)} factors in the context, got {found}")
         if self._agent.numel() and int(self._agent.max()) >= context.num_agents:
             raise ValueError(f"scopes: agents are 0..{context.num_agents - 1}, got {int(self._agent.max())}")
-        agent, factor = self._agent.to(reward.device), self._factor.to(reward.device)
+        agent, factor = (x.to(reward.device, non_blocking=True) for x in (self._agent, self._factor))
         part = context.alive[..., agent].to(factors.dtype)
         members = torch.zeros_like(factors).index_add(-1, factor, part)
         share = part * (factors / members.clamp(min=1))[..., factor]

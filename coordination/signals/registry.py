@@ -65,7 +65,7 @@ def _stages(spec: Any, defaults: dict[str, Any]) -> Iterable[RewardStage]:
         for name, arguments in spec.items():
             if not isinstance(arguments, Mapping | None):
                 raise ValueError(f"signal {name!r}: expected a mapping of arguments, got {arguments!r}")
-            yield _make(name, dict(arguments or {}), defaults)
+            yield _make(str(name), dict(arguments or {}), defaults)
     elif callable(spec):
         yield cast("RewardStage", spec)  # SharedReward checks it
     elif isinstance(spec, Iterable):
@@ -79,7 +79,10 @@ def _make(name: str, arguments: dict[str, Any], defaults: dict[str, Any]) -> Rew
     if name not in STAGES and not _IMPORT_PATH.fullmatch(name):
         raise ValueError(unknown("signal", name, STAGES))
     made = _load(STAGES.get(name, name), f"signal {name!r}")
-    takes = [p for p in inspect.signature(made).parameters if p != "self"]
+    try:
+        takes = [p for p in inspect.signature(made).parameters if p != "self"]
+    except (TypeError, ValueError):  # a module, a number, a type of Python's own
+        raise ValueError(f"signal {name!r}: expected a class or function that makes a stage, got {made!r}") from None
     for key in arguments:
         if key not in takes:
             raise ValueError(f"signal {name!r}: {unknown('argument', key, takes)}")

@@ -48,7 +48,7 @@ class Team:
 
     def __call__(self, reward: Tensor, context: Trajectory) -> Tensor:
         """``[*, N] -> [*, N]``."""
-        return team_sum(reward, context)[..., context.team.to(reward.device)]
+        return team_sum(reward, context)[..., context.team.to(reward.device, non_blocking=True)]
 
 
 class KHop:

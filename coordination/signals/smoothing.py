@@ -118,7 +118,7 @@ class CoalitionShare:
         elif callable(self.label):
             label = self.label(context)
         else:
-            label = torch.as_tensor(self.label, device=context.reward.device)
+            label = torch.as_tensor(self.label).to(context.reward.device, non_blocking=True)
         if label.shape not in (context.reward.shape, context.reward.shape[-1:]):
             raise ValueError(f"label: expected {tuple(context.reward.shape)} or [N], got {tuple(label.shape)}")
         return label.long()

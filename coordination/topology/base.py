@@ -62,7 +62,8 @@ class Topology:
         self.name = name
         self.node_order = None if node_order is None else tuple(node_order)
         self.order = torch.from_numpy(order)  # position in the input of each stored edge
-        self._edges = {torch.device("cpu"): torch.from_numpy(pairs)}
+        self._edges = torch.from_numpy(pairs)
+        self._moved: dict[tuple[str, torch.device], Tensor] = {}
         self._cache: dict[tuple, SparseOperator] = {}
 
     @classmethod
@@ -92,14 +93,25 @@ class Topology:
     @property
     def edges(self) -> Tensor:
         """``[2, E]`` int64 on the CPU, sorted by receiver, then sender."""
-        return self._edges[torch.device("cpu")]
+        return self._edges
 
     def edges_on(self, device: torch.device | str) -> Tensor:
         """The edges on ``device``, cached."""
-        device = torch.device(device)
-        if device not in self._edges:
-            self._edges[device] = self.edges.to(device)
-        return self._edges[device]
+        return self._on("edges", device)
+
+    def row_start_on(self, device: torch.device | str) -> Tensor:
+        """:attr:`row_start` on ``device``, cached."""
+        return self._on("row_start", device)
+
+    def order_on(self, device: torch.device | str) -> Tensor:
+        """``[E]`` int64 on ``device``, cached: the position in the input of each stored edge."""
+        return self._on("order", device)
+
+    def _on(self, name: str, device: torch.device | str) -> Tensor:
+        key = name, torch.device(device)
+        if key not in self._moved:
+            self._moved[key] = getattr(self, name).to(device)
+        return self._moved[key]
 
     @cached_property
     def row_start(self) -> Tensor:
@@ -214,6 +226,8 @@ class Topology:
         total = reached.copy()
         for distance in range(1, k + 1):
             wider = (step @ reached).astype(bool).astype(np.float64)
+            if not (wider != reached).sum():  # nobody is farther away
+                break
             total = total + decay**distance * (wider - reached)
             reached = wider
         return total if mode == "sum" else sp.csr_array(sp.diags_array(1 / total.sum(axis=1)) @ total)

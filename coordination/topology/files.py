@@ -94,7 +94,7 @@ def read_edge_list(path: str | PathLike[str], num_agents: int | None = None, dir
         FileNotFoundError: If there is no such file.
     """
     first_line: dict[tuple[int, int], int] = {}
-    with Path(path).open(encoding="utf-8") as lines:
+    with Path(path).open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, start=1):
             if fields := line.split("#")[0].replace(",", " ").split():
                 where = f"{path}, line {number}"

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coordination.arrays import Array, as_float
+from coordination.arrays import Array, as_float, as_numpy
 
 MAX_VOTERS = 20  # 2^V outcomes are enumerated
 
@@ -84,8 +84,8 @@ def majority_accuracy(competence: Array, weight: Array | None = None) -> float:
     >>> round(majority_accuracy(torch.tensor([0.6, 0.6, 0.6])), 6)
     0.648
     """
-    p = np.asarray(competence, dtype=np.float64)
-    w = np.ones_like(p) if weight is None else np.asarray(weight, dtype=np.float64)
+    p = as_numpy(competence)
+    w = np.ones_like(p) if weight is None else as_numpy(weight)
     if p.ndim != 1 or p.shape != w.shape or p.size > MAX_VOTERS:
         raise ValueError(f"competence, weight: expected [V] with V <= {MAX_VOTERS}, got {p.shape} and {w.shape}")
     if not ((p >= 0) & (p <= 1)).all():

@@ -17,6 +17,7 @@ from small_graphs import topology
 from torch import Tensor
 
 from coordination import coalition, consensus, credit, games, metrics, voting
+from coordination.arrays import as_numpy
 from coordination.games import TabularGame
 from coordination.topology import Topology
 
@@ -141,7 +142,7 @@ AGENTS = {  # a function that reads no graph takes and ignores it
         lambda v, graph: torch.tensor(coalition.upper_bound(TabularGame(v))), "worth:G", result=""
     ),
     "coalition.supporting_prices": law(
-        lambda v, graph: torch.tensor(coalition.supporting_prices(np.asarray(v)).sum()), "worth:G", result=""
+        lambda v, graph: torch.tensor(coalition.supporting_prices(as_numpy(v)).sum()), "worth:G", result=""
     ),
     "coalition.structure_value": law(
         lambda v, x, graph: coalition.structure_value(TabularGame(v), x), "worth:G", "label:N", result=""

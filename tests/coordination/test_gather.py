@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from coordination import gather, tree
-from coordination.gather import is_complete, neighbour_count, neighbour_mean, neighbour_sum
+from coordination.gather import (
+    at_links,
+    carrying,
+    is_complete,
+    neighbour_count,
+    neighbour_mean,
+    neighbour_sum,
+    num_links,
+    sum_links,
+)
 from coordination.graph import Graph
 from coordination.topology import Topology, complete, exponential, path, ring, star
 
@@ -200,3 +209,38 @@ def test_index_lists_are_kept_for_few_batch_sizes_and_go_with_their_topology():
     del topology
     gc.collect()
     assert gone() is None
+
+
+@given(graphs(), st.sampled_from([0, 1]))
+def test_links_hold_what_their_ends_hold_and_are_summed_at_receivers(made, end):
+    graph, generator = made
+    n, count = graph.num_agents, num_links(graph)
+    edges = graph.topology.edges.expand(3, 2, -1) if graph.edges is None else graph.edges
+    x, message = (torch.randn(3, size, 2, generator=generator) for size in (n, count))
+    alive = torch.rand(3, n, generator=generator) < 0.7
+    carries, held = carrying(graph, alive), at_links(x, graph, end)
+    expected = torch.zeros(3, n, 2)
+    for b in range(3):
+        for e, (sender, receiver) in enumerate(edges[b].T.tolist()):
+            up = sender < n and (graph.live is None or bool(graph.live[b, e]))
+            assert bool(carries[b, e]) == (up and bool(alive[b, sender]) and bool(alive[b, receiver]))
+            if sender < n:
+                assert torch.equal(held[b, e], x[b, (sender, receiver)[end]])
+            if up:
+                expected[b, receiver] += message[b, e]
+    counted = message if graph.up() is None else torch.where(graph.up().unsqueeze(-1), message, 0.0)
+    torch.testing.assert_close(sum_links(counted, graph), expected)
+    everyone = carrying(graph, None)
+    assert (everyone is None and graph.up() is None) or torch.equal(everyone, graph.up())
+
+
+@given(graphs(), st.sampled_from([0, 1]))
+def test_gradients_of_links(made, end):
+    graph, generator = made
+    x, message = (
+        torch.randn(3, size, 2, generator=generator, dtype=torch.float64, requires_grad=True)
+        for size in (graph.num_agents, num_links(graph))
+    )
+    assert torch.autograd.gradcheck(lambda x: at_links(x, graph, end), (x,))
+    if message.numel():
+        assert torch.autograd.gradcheck(lambda m: sum_links(m, graph), (message,))

@@ -7,6 +7,7 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor
 
+from coordination.arrays import as_numpy
 from coordination.games import FactorGame, Game, PairwiseGame, tabulate
 
 TABLE_LIMIT = 16  # agents: up to here the bound of a general game comes from its table
@@ -33,7 +34,7 @@ def upper_bound(game: Game) -> float:
     elif isinstance(game, FactorGame):
         bound = factor_bound(game)
     if game.num_agents <= TABLE_LIMIT:
-        table = tabulate(game).detach().double().cpu().numpy()
+        table = as_numpy(tabulate(game))
         bound = min(bound, float(supporting_prices(table).sum()))
     return bound
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from coordination.arrays import as_numpy
 from coordination.coalition.base import Coalitions, finish, single
 from coordination.coalition.compiled import compiled
 from coordination.coalition.optimal.pruned import pruned_structure
@@ -93,7 +94,7 @@ def optimal_structure(game: Game) -> Coalitions:
             f"optimal_structure: at most {PLAIN_LIMIT} agents ({COMPILED_LIMIT} with numba, the extra 'fast'), got "
             f"{game.num_agents}; use Exact(method='bound')"
         )
-    table = tabulate(game).detach().double().cpu().numpy()
+    table = as_numpy(tabulate(game))
     best = np.zeros(max(len(table) >> 1, 1))
     fill = compiled(_fill) if game.num_agents > SMALL else None
     (fill or _fill_vectorised)(table, best)

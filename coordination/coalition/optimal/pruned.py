@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 
+from coordination.arrays import as_numpy
 from coordination.coalition.base import Coalitions, finish, single
 from coordination.coalition.optimal.bounds import subset_sums, supporting_prices
 from coordination.games import Game, tabulate
@@ -48,7 +49,7 @@ def pruned_structure(game: Game, beam: int = 1_000_000, time_limit: float | None
     if beam < 1:
         raise ValueError(f"beam: must be at least 1, got {beam}")
     start = time.monotonic()
-    table = tabulate(game).detach().double().cpu().numpy()
+    table = as_numpy(tabulate(game))
     n = game.num_agents
     prices = supporting_prices(table)
     reduced = np.maximum(subset_sums(prices) - table, 0.0)

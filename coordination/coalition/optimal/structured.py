@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from coordination.arrays import as_numpy
 from coordination.coalition.base import Coalitions
 
 
@@ -28,11 +29,11 @@ def interval_structure(value: Tensor | np.ndarray) -> Coalitions:
     >>> interval_structure(torch.tensor([[1.0, 0.0], [1.0, 5.0], [1.0, 6.0]])).label.tolist()
     [0, 1, 1]
     """
-    worth = torch.as_tensor(value).detach().double().cpu()
+    worth = torch.as_tensor(value)
     if worth.ndim < 2 or 0 in worth.shape:
         raise ValueError(f"value: expected [*, N, K] with no empty axis, got {tuple(worth.shape)}")
     lead, (n, cap) = worth.shape[:-2], worth.shape[-2:]
-    rows = worth.reshape(-1, n, cap).numpy()
+    rows = as_numpy(worth).reshape(-1, n, cap)
     best = np.full((rows.shape[0], n + 1), -np.inf)  # best[:, j]: the first j agents
     best[:, 0] = 0.0
     length = np.empty((rows.shape[0], n), dtype=np.int64)
@@ -45,8 +46,8 @@ def interval_structure(value: Tensor | np.ndarray) -> Coalitions:
     if not np.isfinite(best[:, -1]).all():
         raise ValueError("value: every partition holds an interval of worth -inf, or a worth is NaN or +inf")
     label = np.stack([_cut(row + 1) for row in length])
-    total = torch.from_numpy(best[:, -1].copy()).reshape(lead)
-    return Coalitions(torch.from_numpy(label).reshape(*lead, n), total, total)
+    total = torch.from_numpy(best[:, -1].copy()).to(worth.device).reshape(lead)
+    return Coalitions(torch.from_numpy(label).to(worth.device).reshape(*lead, n), total, total)
 
 
 def size_structure(value: Tensor | np.ndarray, num_agents: int) -> Coalitions:
