@@ -36,6 +36,7 @@ class ParallelVectorEnv:
 
     Attributes:
         resume_exact: Whether all copies went on exactly when a state was last restored.
+        lost: ``[B]`` bool: copies that did not then, and began a new episode.
         layout: Where each agent stands on the axis, and how its values are read and written.
         graph_source: What makes the graphs of its views.
 
@@ -89,6 +90,7 @@ class ParallelVectorEnv:
         self._arrays = self._host.arrays
         self._arrays["seed"][0] = seed
         self._history: deque[np.ndarray] = deque()  # actions [B, N, A] back to the start of the longest running episode
+        self._restarting = isinstance(self._host, Pool) and self._host.settings.on_crash == "restart"
         self._started = self._closed = False
         self._rules = ActionRules(self.agents)
         self._shown: dict[str, np.ndarray] = {}  # what the agents saw last
@@ -100,9 +102,20 @@ class ParallelVectorEnv:
         return self._host.restarts
 
     @property
+    def counters(self) -> dict[str, Tensor | int]:
+        """What has happened so far: ``restarts`` of workers where they are restarted, ``links_dropped`` by a radius."""
+        found: dict[str, Tensor | int] = self.graph_source.counters
+        return found | {"restarts": self.restarts} if self._restarting else found
+
+    @property
     def last_crash(self) -> str | None:
         """What happened to the worker that fell last, or None."""
         return self._host.last_crash
+
+    @property
+    def first(self) -> Any | None:
+        """The first copy itself, to draw it; None where copies are in workers."""
+        return self._host.envs[0] if isinstance(self._host, Copies) else None
 
     def reset(self, seed: int | None = None) -> View:
         """Start every copy anew; without a seed each goes on to its next episode."""
@@ -180,6 +193,7 @@ class ParallelVectorEnv:
         for t, action in enumerate(actions):
             self._advance(action, len(actions) - t <= clock)
         lost = (self._hash() != state["seen"].cpu().numpy()) | (self._arrays["clock"] != clock)
+        self.lost = torch.from_numpy(lost).to(self.device)
         self.resume_exact = not lost.any()
         if lost.any():
             self._arrays["episode"][lost] = episode[lost] + 1

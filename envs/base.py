@@ -53,6 +53,7 @@ class Step:
         cost: ``[B, N]`` for constrained problems, or None.
         factors: ``[B, F]`` factored team reward, or None.
         info: ``[B]`` or ``[B, N]`` tensors named in :attr:`AgentSpec.info`.
+        action: ``[B, N, A]`` what was done, where others chose for some agents; None where it is what was given.
     """
 
     view: View = tree.axes("")
@@ -64,6 +65,7 @@ class Step:
     cost: Tensor | None = tree.axes("N", default=None)
     factors: Tensor | None = tree.axes("F", default=None)
     info: dict[str, Tensor] = tree.axes("", default_factory=dict)
+    action: Tensor | None = tree.axes("N A", default=None)
 
 
 @runtime_checkable

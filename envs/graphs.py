@@ -63,6 +63,11 @@ class GraphSource:
         self._made = made
         self.dropped = torch.zeros((), dtype=torch.int64)
 
+    @property
+    def counters(self) -> dict[str, Tensor | int]:
+        """``links_dropped``, where links can be."""
+        return {} if isinstance(self._made, Graph) else {"links_dropped": self.dropped}
+
     def __call__(self, obs: Tensor, alive: Tensor) -> Graph:
         """The graph of a view with ``obs [*, N, O]`` and ``alive [*, N]``."""
         if isinstance(self._made, Graph):

@@ -104,11 +104,12 @@ def _refuse(given: dict[str, Any], why: str) -> None:
         raise ValueError(f"{unfit[0]}: {why}")
 
 
-def parallel(env: Env, **env_args: Any) -> ParallelEnv:
+def parallel(env: Env, *, render_mode: str | None = None, **env_args: Any) -> ParallelEnv:
     """One copy of an environment with PettingZoo's Parallel API.
 
     Args:
         env: As in :func:`make`.
+        render_mode: ``rgb_array`` for pictures by ``render()``; third-party environments may know others.
         env_args: Arguments of the environment.
 
     Raises:
@@ -116,8 +117,8 @@ def parallel(env: Env, **env_args: Any) -> ParallelEnv:
     """
     task = _task(env, env_args)
     if task is None:
-        return Source.of(env, env_args).build()
-    return NativeParallel(task)
+        return Source.of(env, env_args if render_mode is None else {**env_args, "render_mode": render_mode}).build()
+    return NativeParallel(task, name=env if isinstance(env, str) else None, render_mode=render_mode)
 
 
 def _task(env: Env, args: dict[str, Any]) -> Task | None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from envs.base import View
 from envs.spaces import ActionSpec
-from envs.spec import AgentSpec
+from envs.spec import AgentSpec, Group
 
 
 def random_action(view: View, agents: AgentSpec, generator: torch.Generator) -> Tensor:
@@ -25,17 +25,23 @@ def random_action(view: View, agents: AgentSpec, generator: torch.Generator) -> 
     """
     *lead, n, _ = view.obs.shape
     dtype = torch.int64 if agents.discrete else torch.float32
+    drawn = [_drawn(group, view, generator).to(dtype) for group in agents.acting]
+    if len(agents.groups) == 1:
+        return drawn[0]
     action = torch.zeros(*lead, n, agents.action_dim, dtype=dtype, device=generator.device)
-    for group in agents.acting:
-        assert group.action is not None
-        shape = (*lead, group.size)
-        if group.action.kind == "box":
-            drawn = _in_box(group.action, shape, generator)
-        else:
-            mask = None if view.action_mask is None else view.action_mask[..., group.slice, :]
-            drawn = _choices(group.action, mask, shape, generator)
-        action[..., group.slice, : group.action.components] = drawn.to(dtype)
+    for group, part in zip(agents.acting, drawn, strict=True):
+        action[..., group.slice, : part.shape[-1]] = part
     return action
+
+
+def _drawn(group: Group, view: View, generator: torch.Generator) -> Tensor:
+    """``[*, size, components]`` actions of one group."""
+    assert group.action is not None
+    shape = (*view.obs.shape[:-2], group.size)
+    if group.action.kind == "box":
+        return _in_box(group.action, shape, generator)
+    mask = None if view.action_mask is None else view.action_mask[..., group.slice, :]
+    return _choices(group.action, mask, shape, generator)
 
 
 def _choices(action: ActionSpec, mask: Tensor | None, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

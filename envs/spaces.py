@@ -18,12 +18,27 @@ class UnsupportedSpaceError(TypeError):
 
 @dataclass(frozen=True)
 class Part:
-    """One named piece of a flat observation: columns ``start:stop``, originally of ``shape``."""
+    """One named piece of a flat observation: columns ``start:stop``, originally of ``shape``.
+
+    Attributes:
+        name: What it is called.
+        start, stop: Its columns.
+        shape: What they were before flattening.
+        byte: Whether its numbers are bytes, 0 to 255.
+    """
 
     name: str
     start: int
     stop: int
     shape: tuple[int, ...]
+    byte: bool = False
+
+    @property
+    def image(self) -> tuple[int, int, int] | None:
+        """Height, width and channels of an image: three axes, or two of bytes; None for anything else."""
+        if len(self.shape) == 2 and self.byte:
+            return (*self.shape, 1)
+        return self.shape if len(self.shape) == 3 else None
 
 
 @dataclass(frozen=True)
@@ -75,7 +90,7 @@ def _parts(space: spaces.Space, name: str, start: int, where: str) -> list[Part]
         )
     width = spaces.flatdim(space)
     shape = tuple(space.shape) if isinstance(space, spaces.Box) and space.shape else (width,)
-    return [Part(name, start, start + width, shape)]
+    return [Part(name, start, start + width, shape, isinstance(space, spaces.Box) and space.dtype == np.uint8)]
 
 
 def flatten(space: spaces.Space, value: Any) -> np.ndarray:
@@ -130,8 +145,16 @@ class ActionSpec:
         """The action spec of a gymnasium space.
 
         Raises:
-            UnsupportedSpaceError: For spaces that mix discrete and continuous parts, or have no fixed size.
+            UnsupportedSpaceError: For spaces that mix discrete and continuous parts, leave nothing to choose, or have
+                no fixed size.
         """
+        made = cls._of(space, where)
+        if not made.components or not all(low < high for low, high in zip(made.low, made.high, strict=True)):
+            raise UnsupportedSpaceError(f"{where}: {space} leaves nothing to choose")
+        return made
+
+    @classmethod
+    def _of(cls, space: spaces.Space, where: str) -> ActionSpec:
         if isinstance(space, spaces.Discrete):
             return cls.discrete(int(space.n))
         if isinstance(space, spaces.MultiDiscrete):
@@ -144,9 +167,9 @@ class ActionSpec:
         if isinstance(space, spaces.Dict | spaces.Tuple):
             children = list(space.spaces.values()) if isinstance(space, spaces.Dict) else list(space.spaces)
             inner = [cls.from_space(child, where) for child in children]
-            if len({s.kind for s in inner}) == 1:
+            if len({s.kind for s in inner}) < 2:
                 join = lambda name: tuple(x for s in inner for x in getattr(s, name))  # noqa: E731
-                return cls(inner[0].kind, join("sizes"), join("low"), join("high"))
+                return cls(inner[0].kind if inner else "discrete", join("sizes"), join("low"), join("high"))
             raise UnsupportedSpaceError(f"{where}: a space mixing discrete and continuous parts is not supported")
         raise UnsupportedSpaceError(
             f"{where}: {type(space).__name__} spaces are not supported; use Discrete, MultiDiscrete, MultiBinary or Box"

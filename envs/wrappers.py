@@ -35,6 +35,16 @@ class ViewWrapper:
         return getattr(self.env, "resume_exact", True)
 
     @property
+    def lost(self) -> Tensor | None:
+        """``[B]`` bool: copies that began a new episode when a state was last restored; None if none can."""
+        return getattr(self.env, "lost", None)
+
+    @property
+    def counters(self) -> dict[str, Tensor | int]:
+        """What has happened so far, by name; see :class:`envs.adapters.ParallelVectorEnv`."""
+        return getattr(self.env, "counters", {})
+
+    @property
     def restarts(self) -> int:
         """How often a worker was started again; see :class:`envs.adapters.ParallelVectorEnv`."""
         return getattr(self.env, "restarts", 0)
@@ -54,7 +64,10 @@ class ViewWrapper:
 
     def step(self, action: Tensor) -> Step:
         """Advance every copy."""
-        step = self.env.step(action)
+        return self.changed(self.env.step(action))
+
+    def changed(self, step: Step) -> Step:
+        """The step with both views changed."""
         view = self.change(step.view)
         return replace(step, view=view, next_view=view if step.next_view is step.view else self.change(step.next_view))
 
@@ -72,7 +85,7 @@ class ViewWrapper:
 
 
 class WithGraph(ViewWrapper):
-    """An environment whose agents hear each other over another graph, made by ``graph_source``.
+    """An environment whose agents hear each other over another graph, made by ``graph_source``, without link features.
 
     Args:
         env: Any VectorEnv.
@@ -83,6 +96,12 @@ class WithGraph(ViewWrapper):
     def __init__(self, env: VectorEnv, graph: GraphSetting, seed: int = 0) -> None:
         super().__init__(env)
         self.graph_source = GraphSource(graph, env, seed)
+        self.agents = replace(env.agents, edge_dim=0)
+
+    @property
+    def counters(self) -> dict[str, Tensor | int]:
+        """Those of the environment inside, and the links this graph has left out."""
+        return {**super().counters, **self.graph_source.counters}
 
     def change(self, view: View) -> View:
         """The view with the graph replaced."""

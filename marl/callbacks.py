@@ -40,6 +40,7 @@ class Evaluator:
         seed = rng.derive(self.seed, "evaluate", progress.iteration)
         result = evaluate(self.env, NetworkAct(self.policy), self.episodes, seed)
         row["evaluate/return"] = result.mean
+        row |= {f"evaluate/return/{name}": value for name, value in result.by_team.items()}
         row |= {f"evaluate/{name}": value for name, value in result.info.items()}
         row["time"]["phase_s"]["evaluate"] = time.perf_counter() - began
         if result.mean > self.best:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +61,7 @@ def train(
             from marl.runs.api import train_all
 
             runs = train_all(*experiments)
+        results = [run.summary() for run in runs] if as_json else []
         for run in runs:
             _say(f"run folder {run.folder}")
             if run.finished:
@@ -67,7 +69,6 @@ def train(
             else:
                 _say(f"interrupted; go on with: concert train --resume {run.folder}")
         if as_json:
-            results = [run.summary() for run in runs]
             print(json.dumps(results[0] if len(results) == 1 else {"runs": results}))
     if not all(run.finished for run in runs):
         raise typer.Exit(INTERRUPTED)
@@ -182,10 +183,14 @@ def errors() -> Iterator[None]:
     except KeyboardInterrupt:
         _say("interrupted; the last checkpoint stands")
         raise typer.Exit(INTERRUPTED) from None
-    except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError) as error:
-        if not _foreseen(error) or os.environ.get("CONCERT_TRACEBACK"):
+    except SystemExit as error:  # ours are typer.Exit
+        _say(f"error: the environment ended the program by sys.exit({error.code!r})")
+        raise typer.Exit(1) from None
+    except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError, MemoryError) as error:
+        full = isinstance(error, MemoryError) or re.search(r"can't allocate memory|out of memory", str(error))
+        if not (full or _foreseen(error)) or os.environ.get("CONCERT_TRACEBACK"):
             raise
-        _say(f"error: {error}")
+        _say("error: not enough memory; use fewer copies, agents or steps" if full else f"error: {error}")
         raise typer.Exit(1) from None
 
 
@@ -202,11 +207,11 @@ def _keys(words: list[str]) -> dict[str, Any]:
     """Settings from a YAML file and ``key=value`` pairs, in that order."""
     from marl.config import ConfigError, merge, parse_overrides, read_yaml
 
-    files = [w for w in words if "=" not in w]
+    files = [w for w in words if "=" not in w or os.path.isfile(w)]  # a folder may have such a name
     if len(files) > 1:
         raise ConfigError(f"expected at most one YAML file and key=value settings, got {' '.join(files)}")
     base = read_yaml(Path(files[0])) if files else {}
-    return merge(base, parse_overrides([w for w in words if "=" in w]))
+    return merge(base, parse_overrides([w for w in words if w not in files]))
 
 
 def _say(text: str) -> None:

@@ -28,15 +28,17 @@ class Collector:
         self.env, self.policy, self.generator = env, policy, generator
         self.view: View | None = None
         self.start = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
-        shape = (env.num_envs, env.agents.num_agents, policy.state_dim)
-        self.hidden = torch.zeros(shape, device=env.device) if policy.state_dim else None
+        shape = env.num_envs, env.agents.num_agents
+        self.hidden = policy.trunk.initial(shape, env.device) if policy.state_dim else None
         self._storage: dict[int, dict[str, Any]] = {}
 
     def reset(self, seed: int) -> None:
         """Begin fresh episodes."""
         self.view = self.env.reset(seed)
         self.start = torch.ones_like(self.start)
-        self.hidden = None if self.hidden is None else torch.zeros_like(self.hidden)
+        if self.hidden is not None:
+            shape = self.hidden.shape[:-1]
+            self.hidden = self.policy.trunk.initial(shape, self.env.device, self.generator)
 
     @torch.no_grad()
     def collect(self, steps: int) -> Batch:
@@ -100,6 +102,8 @@ class Collector:
         """Go on exactly from :meth:`state_dict`."""
         self.view = self.env.load_state_dict(state["env"])
         self.start = cast(Tensor, state["start"]).to(self.env.device)
+        lost = getattr(self.env, "lost", None)
+        self.start = self.start if lost is None else self.start | lost  # their old episodes are gone
         self.generator.set_state(state["generator"].cpu())
         if self.hidden is not None:
             self.hidden = cast(Tensor, state["hidden"]).to(self.env.device)

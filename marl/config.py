@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from coordination.names import unknown
 
@@ -17,12 +18,32 @@ class ConfigError(ValueError):
 
 
 class Config(BaseModel):
-    """Base of every configuration: frozen, strict about unknown keys."""
+    """Base of every configuration: frozen, strict about unknown keys and about what is a number."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, data: Any) -> Any:
+        """Pydantic reads ``true`` as 1; where a number belongs it is handed on as text, which is refused."""
+        if not isinstance(data, Mapping):
+            return data
+        kinds = {name: _leaves(field.annotation) for name, field in cls.model_fields.items()}
+        numeric = {name for name, found in kinds.items() if found & {int, float} and bool not in found}
+        return {name: _truth_as_text(value) if name in numeric else value for name, value in data.items()}
 
 
 C = TypeVar("C", bound=Config)
+SHOWN = 80  # letters of a wrong value that a message repeats
+PLAIN_WORDS = {  # for pydantic's types of mistakes, where its own words are about Python
+    "dict_type": "a mapping",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "too_short": "a list of at least one",
+    "model_attributes_type": "a mapping",
+    "model_type": "a mapping",
+    "union_tag_not_found": "a mapping with a name",
+}
 
 
 def validate(model: type[C], data: Mapping[str, Any], where: str = "") -> C:
@@ -34,12 +55,21 @@ def validate(model: type[C], data: Mapping[str, Any], where: str = "") -> C:
     try:
         return model.model_validate(dict(data))
     except ValidationError as error:
-        lines = [_explain(model, e, where) for e in error.errors()]
-        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+        raise ConfigError("\n".join(_lines([_explain(model, e, where) for e in error.errors()]))) from None
 
 
-def _explain(model: type[BaseModel], error: Any, where: str) -> str:
-    """One mistake in one line; tags of unions and names of validators are left out of the key."""
+def _lines(mistakes: Sequence[tuple[str, str, str]]) -> list[str]:
+    """One line for each key, alternatives side by side; a mistake inside a value says more than one about all of it."""
+    found: dict[str, tuple[list[str], str]] = {}
+    for key, message, got in mistakes:
+        found.setdefault(key, ([], got))[0].append(message)
+    inner = [key for key in found if not any(other.startswith(f"{key}.") for other in found)]
+    told = {key: " or ".join(dict.fromkeys(found[key][0])) + found[key][1] for key in inner}
+    return [text if text.startswith("unknown ") else f"{key}: {text}" for key, text in told.items()]
+
+
+def _explain(model: type[BaseModel], error: Any, where: str) -> tuple[str, str, str]:
+    """Key of a mistake (without tags of unions and names of validators), what is wrong, and what was given."""
     owners, path = [model], [where] if where else []
     *parents, last = [str(part) for part in error["loc"] if "[" not in str(part)]  # such as tuple[int, ...]
     for part in parents:
@@ -48,15 +78,17 @@ def _explain(model: type[BaseModel], error: Any, where: str) -> str:
         if not tagged:
             path.append(part)
         owners = inner or tagged or owners
+    key = ".".join([*path, last])
     if error["type"] == "extra_forbidden":
         known = [name for owner in owners for name in owner.model_fields]
-        return unknown(f"key of {'.'.join(path)}" if path else "key", last, known)
+        return key, unknown(f"key of {'.'.join(path)}" if path else "key", last, known), ""
     if error["type"] == "union_tag_invalid":
         known = [tag.strip(" '") for tag in error["ctx"]["expected_tags"].split(",")]
-        return unknown(".".join([*path, last]), error["ctx"]["tag"], known)
-    message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        return key, unknown(key, error["ctx"]["tag"], known), ""
+    plain = str(PLAIN_WORDS.get(error["type"], error["msg"]))
+    message = plain.removeprefix("Value error, ").removeprefix("Input should be ")
     got = error.get("input")
-    return f"{'.'.join([*path, last])}: {message}" + ("" if isinstance(got, dict) else f", got {got!r}")
+    return key, message, "" if isinstance(got, dict) else f", got {got!r}"
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
@@ -64,6 +96,17 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for part in get_args(annotation) for model in _models(part)]
+
+
+def _truth_as_text(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_truth_as_text(one) for one in value]
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def _leaves(annotation: Any) -> set[Any]:
+    """The plain types among the alternatives and parts of an annotation."""
+    return {leaf for part in get_args(annotation) for leaf in _leaves(part)} or {annotation}
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
@@ -78,9 +121,9 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
         if not sign or not key:
             raise ConfigError(f"expected key=value, got {pair!r}")
         try:
-            value = _number(yaml.safe_load(text)) if text else None
-        except yaml.YAMLError:
-            raise ConfigError(f"{key}: cannot read the value {text!r} as YAML") from None
+            value = yaml.load(text, YamlLoader) if text else None
+        except (yaml.YAMLError, ValueError):  # ValueError: a number of more digits than Python reads
+            raise ConfigError(f"{key}: cannot read the value {_short(text)} as YAML") from None
         node = result
         *parents, last = key.split(".")
         for parent in parents:
@@ -91,19 +134,46 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
     return result
 
 
-def _number(value: Any) -> Any:
-    """``1e-3`` and ``2e6`` are strings in YAML 1.1 (a dot is missing), but numbers to everyone else."""
-    if isinstance(value, dict):
-        return {key: _number(child) for key, child in value.items()}
-    if isinstance(value, list):
-        return [_number(child) for child in value]
-    if isinstance(value, str) and value[:1] in "+-.0123456789":
-        try:
-            number = float(value)
-        except ValueError:
-            return value
-        return int(number) if number.is_integer() and "e-" not in value.lower() and "." not in value else number
-    return value
+class YamlLoader(yaml.SafeLoader):
+    """YAML with the plain values of version 1.2 and everyone's numbers: ``1e-3`` is one, ``on`` and dates are text.
+
+    ``2e6`` is a whole number. A value that contains itself is refused.
+    """
+
+    yaml_implicit_resolvers: dict = {}  # noqa: RUF012 - filled below, apart from the parent's
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self.deep_construct = True  # each value is whole before its parent, so that none can be inside itself
+
+    def number(self, node: yaml.ScalarNode) -> int | float:
+        """``2e6`` as a whole number, ``2.0`` and ``1e-3`` as reals."""
+        text = node.value.lower().replace(".inf", "inf").replace(".nan", "nan")
+        if re.fullmatch(r"[-+]?\d+", text):
+            return int(text)
+        value = float(text)
+        return int(value) if value.is_integer() and "." not in text and "e-" not in text else value
+
+
+class YamlDumper(yaml.SafeDumper):
+    """Writes what :class:`YamlLoader` reads back equal."""
+
+    yaml_implicit_resolvers: dict = {}  # noqa: RUF012
+
+
+_SIGNS = [*"-+.0123456789"]
+_PLAIN = {  # tag: what such a value looks like, the letters it begins with
+    "null": (r"(~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    "bool": (r"([Tt]rue|TRUE|[Ff]alse|FALSE)$", [*"tTfF"]),
+    "int": (r"[-+]?\d+$", _SIGNS),
+    "float": (r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$", _SIGNS),
+    "merge": (r"<<$", ["<"]),
+}
+for _name, (_look, _begins) in _PLAIN.items():
+    for _form in (YamlLoader, YamlDumper):
+        _form.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(_look), _begins)
+for _name in ("int", "float"):
+    YamlLoader.add_constructor(f"tag:yaml.org,2002:{_name}", YamlLoader.number)
 
 
 def merge(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,11 +201,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: If it cannot be read, or is not a mapping.
     """
     try:
-        data = yaml.safe_load(path.read_text())
+        data = yaml.load(path.read_text(), YamlLoader)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no text, or a number of more digits than Python reads
         raise ConfigError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(data, dict):
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise ConfigError(f"{path}: expected a mapping of keys to values")
-    return _number(data)
+    return data
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")

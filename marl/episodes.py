@@ -15,7 +15,7 @@ class EpisodeMeter:
     """Follows the running episodes of B copies over rollouts: returns, lengths, and the environment's own quantities.
 
     Args:
-        agents: Whose returns; one column for each team, and one for each group where there are several.
+        agents: Whose returns: of all teams where somebody learns, and of each team and group where there are several.
         num_envs: Number of copies B.
         device: Where rewards live.
     """
@@ -24,7 +24,7 @@ class EpisodeMeter:
         teams = torch.nn.functional.one_hot(torch.tensor(agents.team), agents.num_teams)
         groups = torch.nn.functional.one_hot(torch.from_numpy(agents.group_of).long(), len(agents.groups))
         self.names = [f"team_{i}" for i in range(agents.num_teams)] if agents.num_teams > 1 else []
-        columns = [teams.sum(1, keepdim=True)] + ([teams] if self.names else [])
+        columns = [teams[:, agents.learning_teams].sum(1, keepdim=True)] + ([teams] if self.names else [])
         if len(agents.groups) > 1:
             self.names += [group.name for group in agents.groups]
             columns.append(groups)

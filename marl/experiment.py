@@ -16,23 +16,31 @@ import torch
 
 import envs
 from coordination import rng
-from coordination.signals import SharedReward, build
-from envs import registry
 from envs.base import VectorEnv
 from envs.links import COMPLETE_UP_TO
-from envs.spec import AgentSpec
-from marl.algorithms.base import Algorithm, Setting
 from marl.callbacks import Evaluator, Saver
 from marl.collector import Collector
 from marl.config import ConfigError
-from marl.recipes import RECIPES
+from marl.learners import build_algorithm
+from marl.partners import with_partners
 from marl.report.log import RunLog
 from marl.settings import Settings
 from marl.storage.checkpoint import Checkpoints
 from marl.trainer import Callback, Trainer
 
 MAX_EVALUATION_COPIES = 50
-FREE_TO_CHANGE = {"total_steps", "evaluate", "checkpoint_every", "run_dir", "workers", "threads", "device"}
+MOST_AGENTS = 1_000_000
+FREE_TO_CHANGE = {
+    "total_steps",
+    "evaluate",
+    "checkpoint_every",
+    "run_dir",
+    "workers",
+    "on_crash",
+    "timeout_s",
+    "threads",
+    "device",
+}
 
 
 class Experiment:
@@ -120,35 +128,39 @@ class _Logger:
         self.log.write(row)
 
 
-def build_algorithm(settings: Settings, agents: AgentSpec, device: torch.device) -> Algorithm:
-    """The learner of an experiment, with fresh networks."""
-    cls: type[Algorithm] = registry.load(RECIPES[settings.recipe].algorithm)
-    setting = Setting(agents, settings.num_envs, shared_reward(settings, agents), settings.seed, device)
-    return cls.build(settings.algorithm, settings.network, setting)
-
-
 def make_env(settings: Settings, num_envs: int, workers: int, device: torch.device) -> VectorEnv:
-    """The environment of an experiment, ``num_envs`` copies.
+    """The environment of an experiment, ``num_envs`` copies, its partners included.
 
     Raises:
-        ConfigError: If an argument of the environment has the name of a setting of its own.
+        ConfigError: If an argument of the environment has the name of a setting of its own, or a partner does not fit.
     """
-    own = {"num_envs", "device", "seed", "graph", "workers", "wrappers"} & set(settings.env_args)
+    own = {"env", "num_envs", "device", "seed", "graph", "workers", "wrappers", "teams", "use_state"} & set(
+        settings.env_args
+    )
     if own:
         raise ConfigError(f"env_args: {', '.join(sorted(own))} is a setting of the run, not of the environment")
     count = settings.env_args.get("num_agents", 1)
-    if not isinstance(count, int) or isinstance(count, bool):
-        raise ConfigError(f"num_agents: expected a whole number, got {count!r}")
-    return envs.make(
+    if type(count) is not int or count > MOST_AGENTS:
+        raise ConfigError(f"num_agents: expected a whole number, got {count!r} (the most is {MOST_AGENTS:,})")
+    env = envs.make(
         settings.env,
         num_envs,
         device,
         seed=settings.seed,
         graph=settings.graph,
         workers=workers,
+        on_crash=settings.on_crash if workers else "stop",
+        timeout_s=settings.timeout_s,
         wrappers=settings.wrappers,
+        teams=settings.teams,
+        use_state=settings.use_state,
         **settings.env_args,
     )
+    try:
+        return with_partners(env, settings)
+    except ConfigError:
+        env.close()
+        raise
 
 
 def refuse_silence(settings: Settings, env: VectorEnv) -> None:
@@ -168,18 +180,22 @@ def refuse_silence(settings: Settings, env: VectorEnv) -> None:
         )
 
 
-def refuse_changes(now: Mapping[str, Any], then: Mapping[str, Any]) -> None:
+def refuse_changes(now: Mapping[str, Any], then: Mapping[str, Any], within: str = "") -> None:
     """Refuse settings that differ from those of a checkpoint, apart from those that no saved state depends on.
 
     Raises:
         ConfigError: Naming the first that differs.
     """
-    for name in sorted(set(now) - FREE_TO_CHANGE):
-        if now[name] != then.get(name) and not str(now[name]).startswith("<"):
-            raise ConfigError(
-                f"{name}: was {then.get(name)!r} when this run was saved, is {now[name]!r} now; "
-                "change it back to resume, or start a new run"
-            )
+    for name in sorted(set(now) - (FREE_TO_CHANGE if not within else set())):
+        new, old = now[name], then.get(name)
+        if new == old or str(new).startswith("<"):
+            continue
+        if isinstance(new, Mapping) and isinstance(old, Mapping) and new.keys() <= old.keys():
+            refuse_changes(new, old, f"{within}{name}.")
+        raise ConfigError(
+            f"{within}{name}: was {old!r} when this run was saved, is {new!r} now; "
+            "change it back to resume, or start a new run"
+        )
 
 
 def evaluation_env(settings: Settings, episodes: int, device: torch.device) -> VectorEnv:
@@ -192,15 +208,6 @@ def evaluation_env(settings: Settings, episodes: int, device: torch.device) -> V
 def can_be_made_anew(env: object) -> bool:
     """Whether more copies of an environment can be made: not where an object was given."""
     return isinstance(env, str) or callable(env)
-
-
-def shared_reward(settings: Settings, agents: AgentSpec) -> SharedReward:
-    """The reward stages of an experiment: ``reward`` first, then ``signals``; they know the environment's factors."""
-    team = build("team").stages if settings.reward == "team" else ()
-    known: dict[str, Any] = {"gamma": getattr(settings.algorithm, "gamma", 0.99)}
-    if agents.factor_scopes is not None:
-        known["scopes"] = agents.factor_scopes
-    return SharedReward([*team, *build(settings.signals, **known).stages])
 
 
 @contextmanager
@@ -249,6 +256,7 @@ def torch_threads(count: int) -> Iterator[None]:
 def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
+    number = int(name.removeprefix("cuda").removeprefix(":") or 0) if name.startswith("cuda") else -1
+    if number >= torch.cuda.device_count():
         raise ConfigError(f"device: {name!r} is not available here; use cpu or auto")
     return torch.device(name)

@@ -19,6 +19,7 @@ class Recipe:
         source: Paper.
         settings: Settings that differ from the class's defaults.
         sharing: Default sharing of weights.
+        lacks: What it cannot be used with, and why: ``reals`` (continuous actions), ``memory``.
     """
 
     algorithm: str
@@ -28,7 +29,10 @@ class Recipe:
     source: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     sharing: str = "all"
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
+
+CHOICES = {"reals": "it compares the values of all choices, and reals cannot be listed"}
 
 RECIPES: dict[str, Recipe] = {
     "ippo": Recipe(
@@ -59,6 +63,7 @@ RECIPES: dict[str, Recipe] = {
         "central",
         "each agent's choice is weighed against its policy's mean, the others' choices kept; discrete",
         "Foerster et al. 2018, arXiv:1705.08926",
+        lacks=CHOICES,
     ),
     "iql": Recipe(
         "marl.algorithms.value:ValueLearner",
@@ -67,6 +72,7 @@ RECIPES: dict[str, Recipe] = {
         "independent Q-learning: each agent learns the values of its own choices",
         "Tan 1993; Mnih et al. 2015",
         {"mixer": "none"},
+        lacks=CHOICES,
     ),
     "vdn": Recipe(
         "marl.algorithms.value:ValueLearner",
@@ -75,6 +81,7 @@ RECIPES: dict[str, Recipe] = {
         "value decomposition: a team's value is the sum of its agents'",
         "Sunehag et al. 2018, arXiv:1706.05296",
         {"mixer": "sum"},
+        lacks=CHOICES,
     ),
     "qmix": Recipe(
         "marl.algorithms.value:ValueLearner",
@@ -83,6 +90,7 @@ RECIPES: dict[str, Recipe] = {
         "a team's value is a monotone function of its agents', made by the state",
         "Rashid et al. 2018, arXiv:1803.11485",
         {"mixer": "monotonic"},
+        lacks=CHOICES,
     ),
     "qplex": Recipe(
         "marl.algorithms.value:ValueLearner",
@@ -91,6 +99,7 @@ RECIPES: dict[str, Recipe] = {
         "values and advantages are mixed apart; any ordering of joint choices fits",
         "Wang et al. 2021, arXiv:2008.01062",
         {"mixer": "duplex"},
+        lacks=CHOICES,
     ),
     "iddpg": Recipe(
         "marl.algorithms.ddpg:DDPG",

@@ -92,11 +92,14 @@ class Trainer:
     def iterate(self) -> dict[str, Any]:
         """One iteration, in full; returns its row of metrics."""
         progress = self.progress
-        began = time.perf_counter()
+        began, before = time.perf_counter(), self._counters()
         self.algorithm.schedule(progress.fraction)
         rollout = self.collector.collect(self.rollout_steps)
         collected = time.perf_counter()
-        metrics = self.algorithm.learn(rollout)
+        metrics = {f"learn/{name}": x for name, x in self.algorithm.learn(rollout).items()}
+        if rollout.hidden is not None:
+            said = self.algorithm.policy.trunk.traffic(rollout.hidden[1:], rollout.view.alive[:-1])
+            metrics |= {f"messages/{name}": x for name, x in said.items()}
         values = torch.stack([m.float() for m in metrics.values()]).tolist() if metrics else []  # the one read-back
         learned = time.perf_counter()
         steps = self.rollout_steps * self.collector.env.num_envs
@@ -107,7 +110,8 @@ class Trainer:
             "env_steps": progress.env_steps,
             "agent_steps": progress.env_steps * self.collector.env.agents.num_agents,
             **self.meter.update(rollout),
-            **{f"learn/{name}": value for name, value in zip(metrics, values, strict=True)},
+            **{f"env/{name}": count - before[name] for name, count in self._counters().items()},
+            **dict(zip(metrics, values, strict=True)),
         }
         bad = next((name for name, x in row.items() if not math.isfinite(x)), None)
         if bad is not None:
@@ -128,6 +132,10 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_iteration(progress, row)
         return row
+
+    def _counters(self) -> dict[str, float]:
+        """What the environment counts, so far; reads back from the device where links can be dropped."""
+        return {name: float(count) for name, count in getattr(self.collector.env, "counters", {}).items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training depends on."""

@@ -13,6 +13,7 @@ from coordination import tree
 from envs.base import View
 from envs.links import default_graph
 from envs.native import Task
+from envs.render.scene import Scene, cells
 from envs.spaces import ActionSpec, ObservationSpec
 from envs.spec import AgentSpec
 
@@ -216,6 +217,12 @@ class Foraging(Task[ForagingState]):
         alive = torch.ones(state.level.shape, dtype=torch.bool, device=level.device)
         mask = self._possible(state).permute(2, 1, 0) if self.action_mask else None
         return View(torch.cat(lists, 1).permute(2, 0, 1).contiguous(), alive, self._graph, action_mask=mask)
+
+    def scene(self, state: ForagingState) -> Scene:
+        """Players, and the food that is left."""
+        food = cells(state.food[..., 0], state.food[..., 1], self.rows, state.food_level > 0)
+        players = cells(state.position[..., 0], state.position[..., 1], self.rows)
+        return Scene(players, {"food": food}, (self.rows, self.columns))
 
     def info(self, state: ForagingState) -> dict[str, Tensor]:
         """Whether all food has been gathered."""

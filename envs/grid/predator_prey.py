@@ -18,6 +18,7 @@ from envs.base import View
 from envs.grid.moves import take_turns
 from envs.links import default_graph
 from envs.native import Task
+from envs.render.scene import Scene, cells
 from envs.spaces import ActionSpec, ObservationSpec
 from envs.spec import AgentSpec
 
@@ -287,6 +288,15 @@ class PredatorPrey(Task[PredatorPreyState]):
             return self._graph
         sender, receiver = topology.edges_on(hunting.device)
         return Graph(topology=topology, live=hunting[:, sender] & hunting[:, receiver])
+
+    def scene(self, state: PredatorPreyState) -> Scene:
+        """Predators and prey on the board."""
+        places = (
+            cells(x // self.stride - SIGHT, x % self.stride - SIGHT, self.size, x > 0)
+            for x in (state.predator, state.prey)
+        )
+        predators, prey = places
+        return Scene(predators, {"prey": prey}, (self.size, self.size))
 
     def info(self, state: PredatorPreyState) -> dict[str, Tensor]:
         """Prey caught, and prey that a single predator tried to catch."""

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from envs.base import View
 from envs.native import NativeEnv, Task
+from envs.render.film import Film
 from envs.spaces import ActionSpec, ObservationSpec
 from envs.spec import Group
 
 MASK = "action_mask"
+RGB = "rgb_array"
 
 
 class NativeParallel(ParallelEnv[str, Any, Any]):
@@ -31,12 +33,20 @@ class NativeParallel(ParallelEnv[str, Any, Any]):
         task: The rules.
         seed: Root seed until :meth:`reset` gives another.
         name: What to call it; None for the name of the task's class.
+        render_mode: ``rgb_array`` for pictures by :meth:`render`, or None.
+
+    Raises:
+        ValueError: If there is no such render mode.
     """
 
-    def __init__(self, task: Task[Any], seed: int = 0, name: str | None = None) -> None:
+    def __init__(self, task: Task[Any], seed: int = 0, name: str | None = None, render_mode: str | None = None) -> None:
+        if render_mode not in (None, RGB):
+            raise ValueError(f"render_mode: expected {RGB!r} or None, got {render_mode!r}")
         self.task, self._env = task, NativeEnv(task, 1, seed=seed)
-        self.metadata = {"name": name or type(task).__name__, "render_modes": [], "is_parallelizable": True}
-        self.render_mode = None
+        name = name or type(task).__name__
+        self.metadata = {"name": name, "render_modes": [RGB], "render_fps": 10, "is_parallelizable": True}
+        self.render_mode = render_mode
+        self._film = Film(self._env, name) if render_mode == RGB else None
         masked = task.view(task.initial(torch.Generator(), 1)).action_mask is not None
         self.possible_agents, self._index, self._group = [], {}, {}
         self.observation_spaces, self.action_spaces = {}, {}
@@ -65,6 +75,8 @@ class NativeParallel(ParallelEnv[str, Any, Any]):
     ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         """Begin an episode; without a seed the current stream goes on. There are no options."""
         self._view = self._env.reset(seed)
+        if self._film is not None:
+            self._film.begin(self._view)
         self.agents = self._listed(self._view.alive[0] | (not self.task.ends_early))
         return self._observe(self._view, self.agents), {agent: {} for agent in self.agents}
 
@@ -81,6 +93,8 @@ class NativeParallel(ParallelEnv[str, Any, Any]):
             raise RuntimeError("step: no episode is running, call reset first")
         step = self._env.step(self._pack(actions))
         before, view = self.agents, step.next_view
+        if self._film is not None:
+            self._film.step(step)
         self._view = view
         alive, terminated, truncated = view.alive[0], step.terminated[0], step.truncated[0]
         if not self.task.ends_early:
@@ -109,8 +123,17 @@ class NativeParallel(ParallelEnv[str, Any, Any]):
             raise RuntimeError("state: call reset first")
         return self._view.state[0].numpy().copy()
 
-    def render(self) -> None:
-        """Nothing is drawn."""
+    def render(self) -> np.ndarray | None:
+        """The state just reached with the communication graph over it, ``[H, W, 3]`` uint8; None without render mode.
+
+        Raises:
+            RuntimeError: Before the first reset.
+        """
+        if self._film is None:
+            return None
+        if self._view is None:
+            raise RuntimeError("render: call reset first")
+        return self._film.frame()
 
     def _listed(self, present: Tensor) -> list[str]:
         there = present.tolist()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from coordination import rng, tree
 from envs.base import Step, View, check_action
+from envs.render.scene import Scene
 from envs.spec import AgentSpec
 
 S = TypeVar("S")
@@ -77,6 +78,10 @@ class Task(ABC, Generic[S]):
         """``[B, N]`` costs of the step that led here, for constrained problems; None where there are none."""
         return None
 
+    def scene(self, state: S) -> Scene | None:
+        """Where everything is, for pictures; None where agents have no places, and links alone are drawn."""
+        return None
+
 
 class NativeEnv(Generic[S]):
     """B copies of a task as a VectorEnv.
@@ -101,6 +106,7 @@ class NativeEnv(Generic[S]):
         self.agents = task.agents
         self._generator = rng.generator(seed, "env", device=self.device)
         self._state: S | None = None
+        self._reached: S | None = None  # the state that the last step led to, of an episode that ended too
         self._closed = False
         self._together = 0  # steps since all copies restarted, where they do so together
         shape = (num_envs, self.agents.num_agents)
@@ -116,7 +122,7 @@ class NativeEnv(Generic[S]):
             raise RuntimeError("reset: the environment is closed; make a new one")
         if seed is not None:
             self._generator = rng.generator(seed, "env", device=self.device)
-        self._state = self.task.initial(self._generator, self.num_envs)
+        self._state = self._reached = self.task.initial(self._generator, self.num_envs)
         self._clock = torch.zeros_like(self._clock)
         self._together = 0
         return self._view(self._state)
@@ -128,9 +134,22 @@ class NativeEnv(Generic[S]):
             raise RuntimeError(f"step: {missing}")
         check_action(action, self.agents, self.num_envs)
         state, reward, terminated = self.task.advance(self._state, action, self._generator)
+        self._reached = state
         beside = {"info": self.task.info(state), "factors": self.task.factors(state), "cost": self.task.cost(state)}
         step = self._together_step if not self.task.ends_early else self._staggered_step
         return step(state, reward, terminated, beside)
+
+    def scene(self) -> Scene | None:
+        """Where everything is in the states just reached, in the last ones of episodes that ended; for pictures.
+
+        None where agents have no places.
+
+        Raises:
+            RuntimeError: Before the first reset.
+        """
+        if self._reached is None:
+            raise RuntimeError("scene: call reset first")
+        return self.task.scene(self._reached)
 
     def _view(self, state: S) -> View:
         """The task's view; where it says nothing of who acts, passive groups do not."""
@@ -151,7 +170,7 @@ class NativeEnv(Generic[S]):
         return Step(self._view(self._state), next_view, reward, terminated, truncated, ~self._no_copy, **beside)
 
     def _staggered_step(self, state: S, reward: Tensor, terminated: Tensor, beside: dict[str, Any]) -> Step:
-        """Copies end when they like; on an accelerator fresh states are drawn for all, so that nothing is asked of it."""
+        """Copies end when they like; on an accelerator fresh states are drawn for all, so that nothing waits for it."""
         self._clock = self._clock + 1
         next_view = self._view(state)
         timeout = self._never if self.task.horizon is None else (self._clock >= self.task.horizon).unsqueeze(-1)
@@ -197,7 +216,7 @@ class NativeEnv(Generic[S]):
         generator = state["generator"].cpu()
         if generator.shape != self._generator.get_state().shape:
             raise ValueError(f"saved generator: of another kind of device than this environment's, {self.device.type}")
-        self._state = restored
+        self._state = self._reached = restored
         self._clock = state["clock"].to(self.device)
         self._together = int(state["together"])
         self._generator.set_state(generator)
@@ -205,4 +224,4 @@ class NativeEnv(Generic[S]):
 
     def close(self) -> None:
         """Let go of the state; the environment takes no further steps."""
-        self._state, self._closed = None, True
+        self._state, self._reached, self._closed = None, None, True

@@ -13,7 +13,8 @@ from envs.base import View
 from envs.links import default_graph
 from envs.native import Task
 from envs.particle.physics import closest, integrate, lengths, offsets, push
-from envs.particle.world import at_least, draw, moves, scatter
+from envs.particle.world import at_least, chosen, draw, moves, scatter
+from envs.render.scene import Scene
 from envs.spaces import ObservationSpec
 from envs.spec import AgentSpec, Group
 
@@ -126,6 +127,10 @@ class Adversary(Task[AdversaryState]):
         knowing = torch.cat([state.to_goal[:, 1:], seen[:, 1:]], -1)
         obs = torch.cat([F.pad(seen[:, :1], (0, 2)), knowing], 1)
         return View(obs, torch.ones(obs.shape[:2], dtype=torch.bool, device=obs.device), self._graph)
+
+    def scene(self, state: AdversaryState) -> Scene:
+        """Agents and landmarks, of which one is the goal."""
+        return Scene(state.position, {"landmark": state.landmark, "goal": chosen(state.landmark, state.goal)})
 
     def info(self, state: AdversaryState) -> dict[str, Tensor]:
         """Distances to the goal, of the adversary and of the nearest good agent."""

@@ -16,6 +16,7 @@ from envs.links import COMPLETE_UP_TO
 from envs.native import Task
 from envs.particle import physics
 from envs.particle.physics import CONTACT_FORCE, KEPT_VELOCITY, TIME_STEP
+from envs.render.scene import Scene
 from envs.spaces import ActionSpec, ObservationSpec
 from envs.spec import AgentSpec, Group
 
@@ -23,6 +24,7 @@ MOVES = 5  # none, left, right, down, up
 TOUCH = 0.1  # two radii of 0.05
 TOP_SPEED = 2.0
 INNER = 0.8  # obstacles and goals keep to this share of the world
+LINK_FEATURES = 7  # velocity, position and goal of the sender relative to the receiver, and the distance
 DRAWS = 32  # places tried for each body that may overlap others
 FORESIGHT = 2  # steps the scripted policy looks ahead
 
@@ -188,6 +190,10 @@ class Navigation(Task[NavigationState]):
         attr = torch.cat([relative, distance.unsqueeze(-1)], -1)
         return Graph(topology=self._links, live=distance <= self.sensing_radius, attr=attr)
 
+    def scene(self, state: NavigationState) -> Scene:
+        """All entities, which are nodes of the graph too."""
+        return Scene(torch.cat([state.position, state.goal, state.obstacle], 1))
+
     def info(self, state: NavigationState) -> dict[str, Tensor]:
         """Whether all have arrived, mean time to arrive, and collisions in this step."""
         return {
@@ -202,7 +208,8 @@ def _agents(n: int, m: int) -> AgentSpec:
     groups = [Group("agent", 0, n, seen, ActionSpec.discrete(MOVES)), Group("goal", n, n, seen, None)]
     groups += [Group("obstacle", 2 * n, m, seen, None)] if m else []
     names = tuple(f"{group.name}_{i}" for group in groups for i in range(group.size))
-    return AgentSpec(tuple(groups), names, info={"success": "last", "time": "last", "collisions": "sum"})
+    told: dict = {"success": "last", "time": "last", "collisions": "sum"}
+    return AgentSpec(tuple(groups), names, info=told, edge_dim=LINK_FEATURES)
 
 
 def _links(n: int, m: int) -> Topology:

@@ -12,7 +12,8 @@ from envs.base import View
 from envs.links import default_graph
 from envs.native import Task
 from envs.particle.physics import integrate, lengths, offsets, push
-from envs.particle.world import at_least, draw, moves, one_hot, scatter, words
+from envs.particle.world import at_least, chosen, draw, moves, one_hot, scatter, words
+from envs.render.scene import Scene
 from envs.spaces import ObservationSpec
 from envs.spec import AgentSpec
 
@@ -113,6 +114,10 @@ class Reference(Task[ReferenceState]):
         colour = one_hot(state.goal, LANDMARKS) * 0.5 + 0.25
         obs = torch.cat([state.velocity, state.offset.flatten(2), colour, state.word.flip(1)], -1)
         return View(obs, torch.ones(obs.shape[:2], dtype=torch.bool, device=obs.device), self._graph)
+
+    def scene(self, state: ReferenceState) -> Scene:
+        """Agents and landmarks, of which one or two are goals."""
+        return Scene(state.position, {"landmark": state.landmark, "goal": chosen(state.landmark, state.goal)})
 
     def info(self, state: ReferenceState) -> dict[str, Tensor]:
         """Whether for both agents the goal is the nearest landmark, and the mean distance to the goals."""

@@ -13,11 +13,13 @@ from envs.base import View
 from envs.links import default_graph
 from envs.native import Task
 from envs.particle.physics import integrate, lengths, offsets, push
-from envs.particle.world import at_least, draw, moves, one_hot, scatter, words
+from envs.particle.world import at_least, chosen, draw, moves, one_hot, scatter, words
+from envs.render.scene import Scene
 from envs.spaces import ActionSpec, ObservationSpec
 from envs.spec import AgentSpec, Group
 
 LANDMARKS = 3  # as many words and colours
+SPEAKER_DRAWN = -1.2  # where on both axes pictures show the speaker, who has no place
 
 
 @tree.struct
@@ -114,6 +116,11 @@ class SpeakerListener(Task[SpeakerListenerState]):
         heard = torch.cat([state.velocity.squeeze(1), state.offset.flatten(1), state.word], 1)
         obs = torch.stack([F.pad(colour, (0, heard.shape[1] - LANDMARKS)), heard], 1)
         return View(obs, torch.ones(obs.shape[:2], dtype=torch.bool, device=obs.device), self._graph)
+
+    def scene(self, state: SpeakerListenerState) -> Scene:
+        """The listener, landmarks and the goal; the speaker has no place and is drawn in a corner."""
+        places = torch.cat([torch.full_like(state.position, SPEAKER_DRAWN), state.position], 1)
+        return Scene(places, {"landmark": state.landmark, "goal": chosen(state.landmark, state.goal)})
 
     def info(self, state: SpeakerListenerState) -> dict[str, Tensor]:
         """Whether the goal is the landmark nearest to the listener, and how far it is."""

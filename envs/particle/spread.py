@@ -1,12 +1,13 @@
 """Cooperative navigation: N agents spread over N landmarks; equal to ``mpe2.simple_spread_v3`` step for step.
 
-The all-pairs geometry of a state is worked out once and kept with it: rewards, information, observations and the
-contact forces of the following step all read the same two tensors.
+The all-pairs geometry of a state is worked out once, for rewards, information and the contact forces of the following
+step; what it needs on the way is not kept, so that it stays in the cache.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,13 +16,43 @@ from coordination import tree
 from envs.base import View
 from envs.links import default_graph
 from envs.native import Task
-from envs.particle.physics import CONTACT_FORCE, TIME_STEP, closest, contact, integrate, lengths, offsets, push
+from envs.particle.physics import CONTACT_FORCE, TIME_STEP, closest, integrate, lengths, offsets, push
+from envs.particle.planes import (
+    apart,
+    body_axis,
+    copies_first,
+    count_positive,
+    places,
+    planes,
+    pressure,
+    seen_by_few,
+    seen_by_many,
+)
 from envs.particle.world import at_least, moves, scatter
+from envs.render.scene import Scene
 from envs.spaces import ObservationSpec
 from envs.spec import AgentSpec
 
 CONTACT_DISTANCE = 0.3  # two radii of 0.15
 COVER_DISTANCE = 0.1
+
+
+class Geometry(NamedTuple):
+    """Of the places of all pairs, worked out once for each state, what is used more than once.
+
+    Attributes:
+        nearest: ``[B, N]`` distance of each landmark to the nearest agent.
+        uncovered: ``[B]`` their sum.
+        collisions: ``[B, N]`` float: how many others each agent overlaps with.
+        pressed: How deep each agent presses into the others, in planes.
+        offsets: In planes, from each agent to the landmarks and to all agents, where these are few.
+    """
+
+    nearest: Tensor
+    uncovered: Tensor
+    collisions: Tensor
+    pressed: Tensor
+    offsets: tuple[Tensor, Tensor] | None
 
 
 @tree.struct
@@ -39,24 +70,22 @@ class SpreadState:
     landmark: Tensor = tree.axes("N 2")
 
     @cached_property
-    def offset(self) -> Tensor:
-        """``[B, N, 2N-1, 2]`` from each agent to every landmark, then to every other agent in order."""
-        return offsets(self.position, self.landmark)
+    def bodies(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Position, velocity and landmarks in planes (:mod:`envs.particle.planes`)."""
+        return planes(self.position), planes(self.velocity), planes(self.landmark)
 
     @cached_property
-    def distance(self) -> Tensor:
-        """``[B, N, 2N-1]`` lengths of the offsets."""
-        return lengths(self.offset)
-
-    @cached_property
-    def nearest(self) -> Tensor:
-        """``[B, N]`` distance of each landmark to the nearest agent."""
-        return self.distance[..., : self.position.shape[1]].amin(1)
-
-    @cached_property
-    def collisions(self) -> Tensor:
-        """``[B, N]`` float: how many others each agent overlaps with."""
-        return (self.distance[..., self.position.shape[1] :] < CONTACT_DISTANCE).sum(-1, dtype=self.position.dtype)
+    def geometry(self) -> Geometry:
+        """What follows from the places of all pairs."""
+        axis, (position, _, landmark) = body_axis(self.position.shape[1]), self.bodies
+        to_landmark, square = apart(position, landmark, axis)
+        nearest = copies_first(square.amin(axis - 1).sqrt_(), axis)
+        offset, square = apart(position, position, axis)
+        distance = square.clamp_(min=1e-24).sqrt_()
+        gap = CONTACT_DISTANCE - distance
+        collisions = copies_first(count_positive(gap, axis) - 1, axis)  # less itself
+        pressed = pressure(offset, distance, gap, axis)
+        return Geometry(nearest, nearest.sum(-1), collisions, pressed, (to_landmark, offset) if axis == 1 else None)
 
 
 class Spread(Task[SpreadState]):
@@ -122,33 +151,45 @@ class Spread(Task[SpreadState]):
         self, state: SpreadState, action: Tensor, generator: torch.Generator
     ) -> tuple[SpreadState, Tensor, Tensor]:
         """One step of physics; nothing terminates."""
-        n = self.num_agents
-        pressed = contact(state.offset[:, :, n:], state.distance[..., n:], CONTACT_DISTANCE)
-        kick = push(action).sub_(pressed, alpha=CONTACT_FORCE * TIME_STEP)
-        after = SpreadState(*integrate(state.position, state.velocity, kick), state.landmark)
-        shared = after.nearest.sum(-1, keepdim=True) * (self.local_ratio - 1)
-        reward = torch.sub(shared, after.collisions, alpha=self.local_ratio)
+        axis, (position, velocity, _) = body_axis(self.num_agents), state.bodies
+        kick = planes(push(action)).sub_(state.geometry.pressed, alpha=CONTACT_FORCE * TIME_STEP)
+        moved = integrate(position, velocity, kick)
+        after = SpreadState(places(moved[0], axis), places(moved[1], axis), state.landmark)
+        shared = after.geometry.uncovered.unsqueeze(-1) * (self.local_ratio - 1)
+        reward = torch.sub(shared, after.geometry.collisions, alpha=self.local_ratio).contiguous()
         return after, reward, torch.zeros_like(reward, dtype=torch.bool)
 
     def view(self, state: SpreadState) -> View:
         """Own velocity and position, offsets to landmarks and others, and the silence of the others."""
-        position = state.position
-        if self.num_agent_neighbors is None and self.num_landmark_neighbors is None:
-            seen = (state.offset.flatten(2),)
+        position, velocity, landmark = state.bodies
+        if self.num_agent_neighbors is not None or self.num_landmark_neighbors is not None:
+            obs = self._seen_of_neighbours(state)
+        elif state.geometry.offsets is not None:
+            obs = seen_by_few(position, velocity, *state.geometry.offsets)
         else:
-            n = self.num_agents
-            seen = (
-                closest(state.offset[:, :, :n], state.distance[..., :n], self.num_landmark_neighbors),
-                closest(state.offset[:, :, n:], state.distance[..., n:], self.num_agent_neighbors),
-            )
-        silence = position.new_zeros(1).expand(*position.shape[:2], self._silence)
-        obs = torch.cat([state.velocity, position, *seen, silence], -1)
-        return View(obs, torch.ones(position.shape[:2], dtype=torch.bool, device=position.device), self._graph)
+            obs = seen_by_many(position, velocity, landmark)
+        return View(obs, torch.ones(obs.shape[:2], dtype=torch.bool, device=obs.device), self._graph)
+
+    def _seen_of_neighbours(self, state: SpreadState) -> Tensor:
+        """``[B, N, O]`` with the nearest landmarks and others alone."""
+        n, offset = self.num_agents, offsets(state.position, state.landmark)
+        distance = lengths(offset)
+        seen = (
+            closest(offset[:, :, :n], distance[..., :n], self.num_landmark_neighbors),
+            closest(offset[:, :, n:], distance[..., n:], self.num_agent_neighbors),
+        )
+        silence = offset.new_zeros(1).expand(*offset.shape[:2], self._silence)
+        return torch.cat([state.velocity, state.position, *seen, silence], -1)
+
+    def scene(self, state: SpreadState) -> Scene:
+        """Agents and landmarks."""
+        return Scene(state.position, {"landmark": state.landmark})
 
     def info(self, state: SpreadState) -> dict[str, Tensor]:
         """Ordered pairs of overlapping agents, landmarks with an agent within 0.1, and the sum of ``nearest``."""
+        found = state.geometry
         return {
-            "collisions": state.collisions.sum(-1),
-            "covered": (state.nearest < COVER_DISTANCE).sum(-1, dtype=state.nearest.dtype),
-            "distance": state.nearest.sum(-1),
+            "collisions": found.collisions.sum(-1),
+            "covered": (found.nearest < COVER_DISTANCE).sum(-1, dtype=found.nearest.dtype),
+            "distance": found.uncovered,
         }

@@ -28,6 +28,7 @@ from envs.particle.physics import (
     reaches,
 )
 from envs.particle.world import at_least, moves, scatter
+from envs.render.scene import Scene
 from envs.spaces import ObservationSpec
 from envs.spec import AgentSpec, Group
 
@@ -155,6 +156,10 @@ class Tag(Task[TagState]):
             )
         obs = torch.cat([state.velocity, state.position, *seen, self._velocities(state)], -1)
         return View(obs, torch.ones(obs.shape[:2], dtype=torch.bool, device=obs.device), self._graph)
+
+    def scene(self, state: TagState) -> Scene:
+        """Agents and obstacles."""
+        return Scene(state.position, {"obstacle": state.landmark})
 
     def info(self, state: TagState) -> dict[str, Tensor]:
         """Pairs of an adversary and a good agent that touch."""

@@ -31,6 +31,12 @@ def draw(generator: torch.Generator, choices: int, *shape: int) -> Tensor:
     return torch.randint(choices, shape, generator=generator, device=generator.device)
 
 
+def chosen(landmark: Tensor, index: Tensor) -> Tensor:
+    """``[B, k, 2]`` places of the landmarks numbered ``index``, ``[B]`` (k = 1) or ``[B, k]``, of ``[B, M, 2]``."""
+    index = index.view(len(landmark), -1, 1)
+    return landmark.gather(1, index.expand(-1, -1, 2))
+
+
 def moves(continuous: bool, vocabulary: int = 0) -> ActionSpec:
     """None, left, right, down, up: five pushes in [0, 1], or one choice; agents that also speak choose a word with it.
 

@@ -20,6 +20,7 @@ from coordination import tree
 from coordination.topology import Topology
 from envs.population.base import DEFAULT_AGENTS, Population, PopulationState, TopologySetting, modules_spec
 from envs.population.covering import best_assignment
+from envs.render.scene import Scene
 from envs.spaces import ActionSpec, ObservationSpec
 
 SKILLS = {"lifter": (1, 0), "welder": (0, 1)}
@@ -218,6 +219,16 @@ class Allocation(Population[Work]):
         tasks = board.index_select(1, layout.near.flatten()).view(*shape, -1)
         return torch.cat([skills, urgency, mine.float(), tasks], -1)
 
+    def scene(self, state: PopulationState[Work]) -> Scene:
+        """Tasks on a circle, each module outside of the middle of its reach, kinds one behind the other."""
+        layout = self._layout(state.reward.device)
+        middle = layout.near[:, 0] + (self.reach - 1) / 2
+        tasks = torch.arange(self.num_tasks, device=middle.device)
+        modules = _around(middle / self.num_tasks, 1.15 + 0.15 * layout.kind)
+        spots = {"task": _around(tasks / self.num_tasks, torch.ones_like(tasks))}
+        n = len(state.reward)
+        return Scene(modules.expand(n, -1, -1), {name: x.expand(n, -1, -1) for name, x in spots.items()})
+
     def info(self, state: PopulationState[Work]) -> dict[str, Tensor]:
         """What was paid in all, tasks served, and the most that could have been paid."""
         value = state.modules.value
@@ -290,6 +301,12 @@ def _layout(
         option=torch.arange(1, reach + 1),
     )
     return Layout(*(x.to(device) for x in made))
+
+
+def _around(share: Tensor, radius: Tensor) -> Tensor:
+    """``[n, 2]`` places at shares of a turn ``[n]``, from the right, on circles of radii ``[n]``."""
+    angle = 2 * torch.pi * share
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], -1)
 
 
 def _near(sizes: tuple[int, ...], tasks: int, reach: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from coordination.names import unknown
 from coordination.proximity import nearest, within
 from envs.base import View
 from envs.population.base import Population, PopulationState, TopologySetting, modules_spec
+from envs.render.scene import Scene
 from envs.spaces import ActionSpec, ObservationSpec
 from envs.spec import AgentSpec
 
@@ -145,10 +146,10 @@ class Flocking(Population[Flock]):
         """Move; then everyone pays for its distance to the mean."""
         push, before, alive = action.clamp(-1, 1) * LIMIT, state.modules, state.alive
         if self.flocking:
-            position = before.position + before.velocity * TIME_STEP + push * (TIME_STEP**2 / 2)
-            velocity = before.velocity + push * TIME_STEP
+            position = before.position.add(before.velocity, alpha=TIME_STEP).add_(push, alpha=TIME_STEP**2 / 2)
+            velocity = before.velocity.add(push, alpha=TIME_STEP)
         else:
-            position, velocity = before.position + push * TIME_STEP, push
+            position, velocity = before.position.add(push, alpha=TIME_STEP), push
         if alive is not None:
             position = torch.where(alive.unsqueeze(-1), position, torch.nan)
         after = Flock(position, velocity, self.sensing)
@@ -157,15 +158,20 @@ class Flocking(Population[Flock]):
     def observe(self, state: PopulationState[Flock]) -> Tensor:
         """Mean offsets to whom one hears, own velocity, and how many those are; zeros in empty slots."""
         flock, alive = state.modules, state.alive
-        own = torch.cat([flock.velocity, flock.position] if self.flocking else [flock.position], -1)
-        told = torch.cat([own, torch.ones_like(own[..., :1])], -1)
+        own = [flock.velocity, flock.position] if self.flocking else [flock.position]
+        told = torch.cat([*own, torch.ones_like(flock.position[..., :1])], -1)
         if alive is not None:
             told = torch.where(alive.unsqueeze(-1), told, 0.0)
-        total, count = neighbour_sum(told, state.graph).split([own.shape[-1], 1], -1)
-        offset = torch.where(count > 0, total / count.clamp(min=1) - own, 0.0)
+        total = neighbour_sum(told, state.graph)
+        count = total[..., -1:]
+        offset = (total - told * count)[..., :-1] / count.clamp(min=1)  # zero where nobody is heard
         offset[..., :2].div_(REACH)
         obs = torch.cat([offset, flock.velocity, count], -1)
         return obs if alive is None else torch.where(alive.unsqueeze(-1), obs, 0.0)
+
+    def scene(self, state: PopulationState[Flock]) -> Scene | None:
+        """Modules where they are, unless links have nothing to do with that."""
+        return None if self.sensing is None else Scene(state.modules.position)
 
     def info(self, state: PopulationState[Flock]) -> dict[str, Tensor]:
         """Over the living: how far agreement and order have come, how far they are spread, and whom they hear.
@@ -176,12 +182,11 @@ class Flocking(Population[Flock]):
         """
         flock, alive = state.modules, state.alive
         apart = _mean(_apart(flock.position, alive), alive)
-        heard = state.num_heard().expand_as(state.reward)
         return {
             "variance": _mean(_apart(flock.velocity, alive), alive) if self.flocking else apart,
             "order": _centre(normalize(flock.velocity, dim=-1), alive).norm(dim=-1),
             "spread": apart.sqrt(),
-            "neighbours": _mean(heard, alive),
+            "neighbours": self._heard(state),
             "dropped": torch.zeros_like(apart) if self.sensing is None else flock.near[1].to(apart.dtype),
         }
 
@@ -196,6 +201,13 @@ class Flocking(Population[Flock]):
         """
         start = self._agreed(state.modules).double().transpose(-1, -2)
         return torch.stack([_least_apart(start, t * REACH).sum(-1) for t in range(1, steps + 1)]).sum(0)
+
+    def _heard(self, state: PopulationState[Flock]) -> Tensor:
+        """``[B]`` how many one living module hears on average."""
+        up = state.graph.up()
+        if up is not None and state.alive is None:  # then links need only be counted
+            return up.sum(-1) / self.num_agents
+        return _mean(state.num_heard().expand_as(state.reward), state.alive)
 
     def _agreed(self, flock: Flock) -> Tensor:
         """``[B, N, 2]`` what modules are to agree on."""

@@ -32,7 +32,7 @@ class SAC(ActorCritic[SACConfig]):
     def further_groups(self) -> dict[str, list[nn.Parameter]]:
         """The temperatures, where they are learned."""
         agents, config = self.policy.agents, self.config
-        start = torch.full((len(agents.groups),), math.log(config.temperature))
+        start = torch.full((len(agents.groups),), math.log(config.temperature), device=self.generator.device)
         self.log_temperature = nn.Parameter(start, requires_grad=config.learn_temperature)
         self.register_buffer("group_of", torch.from_numpy(agents.group_of).long(), persistent=False)
         self.register_buffer("wanted", torch.tensor(_wanted(agents, config)), persistent=False)

@@ -7,7 +7,7 @@ from torch import nn
 
 from envs.spec import AgentSpec
 from marl.config import ConfigError
-from marl.networks.config import BodyConfig, GraphConfig, MemoryConfig, MLPConfig, NetworkConfig
+from marl.networks.config import AttentionConfig, BodyConfig, GraphConfig, MemoryConfig, MLPConfig, NetworkConfig
 from marl.networks.counterfactual import (
     CounterfactualCritic,
     JointCounterfactual,
@@ -21,6 +21,7 @@ from marl.networks.inputs import Inputs
 from marl.networks.layers.mlp import MLP
 from marl.networks.layers.recurrent import MEMORIES
 from marl.networks.layers.sharing import Sharing
+from marl.networks.layers.transformer import AttentionNetwork
 from marl.networks.messaging.build import build_messaging
 from marl.networks.messaging.config import CommNetConfig, MessagingConfig, TarMACConfig
 from marl.networks.policy import Policy
@@ -36,23 +37,22 @@ def build_policy(
     duelling: bool = False,
 ) -> Policy:
     """The policy of all agents, its head of the kind that the algorithm wants."""
-    sharing = Sharing.of(config.sharing, agents)
-    trunk = _trunk(config, config.policy, sharing, agents, generator, config.memory)
-    return Policy(agents, trunk, sharing, generator, head, duelling)
+    trunk = _trunk(config, config.policy, agents, generator, config.memory)
+    return Policy(agents, trunk, ends(config, agents), generator, head, duelling)
 
 
 def build_critic(config: NetworkConfig, agents: AgentSpec, generator: torch.Generator) -> LocalCritic | JointCritic:
     """The V-critic of all agents."""
-    sharing = Sharing.of(config.sharing, agents)
     body = _critic_body(config)
     memory = config.memory if config.memory is not None and config.memory.critic is not False else None
     if config.critic.name == "central" and agents.num_agents <= MAX_JOINT and isinstance(body, MLPConfig):
-        inputs = Inputs(agents, "none", config.normalise_obs, generator)
+        inputs = Inputs(agents, "none", config.normalise_obs, generator, config.images)
         cell = None if memory is None else (MEMORIES[memory.name], memory.hidden)
         return JointCritic(agents, inputs, body.hidden, generator, body.activation, cell)
-    trunk = _trunk(config, body, sharing, agents, generator, memory)
-    pooled = config.critic.name != "local"
-    return LocalCritic(trunk, sharing, generator, pooled, (agents.state_dim or 0) if pooled else 0)
+    trunk = _trunk(config, body, agents, generator, memory)
+    pooled, attention = config.critic.name != "local", config.critic.name == "attention"
+    state = (agents.state_dim or 0) if pooled else 0
+    return LocalCritic(trunk, ends(config, agents), generator, pooled, state, attention)
 
 
 def build_q_critic(
@@ -65,14 +65,15 @@ def build_q_critic(
     """
     if config.memory is not None and config.memory.critic:
         raise ConfigError("memory.critic: critics of replayed actions have no memory; leave it out")
-    sharing, body = Sharing.of(config.sharing, agents), _forgetful(_critic_body(config))
-    inputs = _inputs(config, body, sharing, agents, generator)
+    sharing, body = ends(config, agents), _forgetful(_critic_body(config))
+    _refuse_pooling(config, body)
+    inputs = _inputs(config, body, agents, generator)
     hidden = body.hidden if isinstance(body, MLPConfig) else (body.hidden, body.hidden)
     if config.critic.name == "local":
-        listening = None if isinstance(body, MLPConfig) else _body(body, inputs.out_dim, sharing, generator)
+        listening = None if isinstance(body, MLPConfig) else _body(config, body, inputs.out_dim, agents, generator)
         return LocalQ(inputs, action_dim, listening, hidden, sharing, generator, body.activation)
     if config.critic.name == "central" and agents.num_agents <= MAX_JOINT and isinstance(body, MLPConfig):
-        plain = Inputs(agents, "none", config.normalise_obs, generator)
+        plain = Inputs(agents, "none", config.normalise_obs, generator, config.images)
         return JointQ(agents, plain, action_dim, hidden, sharing, generator, body.activation)
     rounds = body.layers if isinstance(body, GraphConfig) else 0
     state = agents.state_dim or 0
@@ -89,20 +90,38 @@ def build_counterfactual(
     """
     if config.memory is not None and config.memory.critic:
         raise ConfigError("memory.critic: the counterfactual critic reads the policy's memory; leave it out")
-    sharing, body = Sharing.of(config.sharing, agents), _forgetful(_critic_body(config))
+    sharing, body = ends(config, agents), _forgetful(_critic_body(config))
+    _refuse_pooling(config)
     if config.critic.name == "central" and agents.num_agents <= MAX_JOINT and isinstance(body, MLPConfig):
-        plain = Inputs(agents, "none", config.normalise_obs, generator)
+        plain = Inputs(agents, "none", config.normalise_obs, generator, config.images)
         width = body.hidden
         return JointCounterfactual(agents, plain, memory_dim, action_dim, width, sharing, generator, body.activation)
-    inputs = _inputs(config, body, sharing, agents, generator)
-    network = _body(body, inputs.out_dim + memory_dim, sharing, generator)
+    inputs = _inputs(config, body, agents, generator)
+    network = _body(config, body, inputs.out_dim + memory_dim, agents, generator)
     if config.critic.name == "local":
         return LocalCounterfactual(agents, inputs, network, sharing, generator)
     links, kind = isinstance(body, GraphConfig), body.activation
     return PooledCounterfactual(agents, inputs, memory_dim, network, action_dim, sharing, generator, kind, links)
 
 
-def _forgetful(body: BodyConfig) -> MLPConfig | GraphConfig:
+def ends(config: NetworkConfig, agents: AgentSpec) -> Sharing:
+    """Who shares the first layers and the readouts: each group its own where groups see or do different things."""
+    how = config.encoders
+    if how is None and config.sharing == "all":
+        seen, done = {group.observation for group in agents.groups}, set(agents.actions)
+        how = "group" if len(seen) > 1 or len(done) > 1 else "all"
+    return Sharing.of(config.sharing if how is None else how, agents)
+
+
+def _refuse_pooling(config: NetworkConfig, body: BodyConfig | None = None) -> None:
+    """Refuse attention where critics of actions pool over agents in ways of their own."""
+    if config.critic.name == "attention":
+        raise ConfigError("critic: attention pools critics of states; those of actions are local, central or graph")
+    if isinstance(body, AttentionConfig) and config.critic.name != "local":
+        raise ConfigError("critic.body: attention is for local critics of actions; central ones pool by themselves")
+
+
+def _forgetful(body: BodyConfig) -> MLPConfig | GraphConfig | AttentionConfig:
     """The body for critics that cannot remember: rounds over the links in place of messages."""
     if isinstance(body, MessagingConfig):
         return GraphConfig(hidden=body.hidden, layers=body.rounds, activation=body.activation)
@@ -117,11 +136,13 @@ def _critic_body(config: NetworkConfig) -> BodyConfig:
         if config.critic.name == "local":
             return _exact(own)
         own = _forgetful(own)
-    if config.critic.name == "local" or isinstance(own, GraphConfig) == (config.critic.name == "graph"):
+    wanted = {"central": MLPConfig, "graph": GraphConfig}.get(config.critic.name)
+    if wanted is None or isinstance(own, wanted):
         return own
-    if isinstance(own, GraphConfig):
-        return MLPConfig(hidden=(own.hidden,) * 2, activation=own.activation)
-    return GraphConfig(hidden=own.hidden[-1], activation=own.activation)
+    width = own.hidden[-1] if isinstance(own, MLPConfig) else own.hidden
+    if wanted is MLPConfig:
+        return MLPConfig(hidden=(width,) * 2, activation=own.activation)
+    return GraphConfig(hidden=width, activation=own.activation)
 
 
 def _exact(own: MessagingConfig) -> CommNetConfig | TarMACConfig:
@@ -135,44 +156,34 @@ def _exact(own: MessagingConfig) -> CommNetConfig | TarMACConfig:
 def _trunk(
     config: NetworkConfig,
     body: BodyConfig,
-    sharing: Sharing,
     agents: AgentSpec,
     generator: torch.Generator,
     memory: MemoryConfig | None,
 ) -> Trunk:
-    inputs = _inputs(config, body, sharing, agents, generator)
-    network = _body(body, inputs.out_dim, sharing, generator)
+    inputs = _inputs(config, body, agents, generator)
+    network = _body(config, body, inputs.out_dim, agents, generator)
+    sharing = Sharing.of(config.sharing, agents)
     width = int(network.out_dim)  # type: ignore[arg-type]
     cell = None if memory is None else MEMORIES[memory.name](width, memory.hidden, sharing, generator)
     return Trunk(inputs, network, cell)
 
 
-def _inputs(
-    config: NetworkConfig,
-    body: BodyConfig,
-    sharing: Sharing,
-    agents: AgentSpec,
-    generator: torch.Generator,
-) -> Inputs:
+def _inputs(config: NetworkConfig, body: BodyConfig, agents: AgentSpec, generator: torch.Generator) -> Inputs:
     identity = config.identity
     if identity is None:
-        told_apart = isinstance(body, MLPConfig) and sharing.mode == "all" and 1 < agents.num_agents <= 64
+        told_apart = isinstance(body, MLPConfig) and config.sharing == "all" and 1 < agents.num_agents <= 64
         identity = "onehot" if told_apart else "none"
-    return Inputs(agents, identity, config.normalise_obs, generator)
+    return Inputs(agents, identity, config.normalise_obs, generator, config.images, ends(config, agents))
 
 
-def _body(config: BodyConfig, in_dim: int, sharing: Sharing, generator: torch.Generator) -> nn.Module:
-    if isinstance(config, MessagingConfig):
-        return build_messaging(config, in_dim, sharing, generator)
-    if isinstance(config, MLPConfig):
-        return MLP(in_dim, config.hidden, sharing, generator, config.activation, config.layer_norm)
-    return GraphNetwork(
-        in_dim,
-        config.hidden,
-        sharing,
-        generator,
-        config.layer,
-        config.layers,
-        config.encoder_layers,
-        config.activation,
-    )
+def _body(
+    config: NetworkConfig, body: BodyConfig, in_dim: int, agents: AgentSpec, generator: torch.Generator
+) -> nn.Module:
+    sharing, first = Sharing.of(config.sharing, agents), ends(config, agents)
+    if isinstance(body, MessagingConfig):
+        return build_messaging(body, in_dim, sharing, generator, first)
+    if isinstance(body, MLPConfig):
+        return MLP(in_dim, body.hidden, sharing, generator, body.activation, body.layer_norm, first)
+    if isinstance(body, AttentionConfig):
+        return AttentionNetwork(in_dim, body, sharing, generator, first)
+    return GraphNetwork(in_dim, body, sharing, generator, first, agents.edge_dim)

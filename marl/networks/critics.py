@@ -11,6 +11,7 @@ from marl.networks.inputs import Inputs
 from marl.networks.layers.mlp import MLP
 from marl.networks.layers.recurrent import Memory
 from marl.networks.layers.sharing import Linear, Sharing
+from marl.networks.layers.transformer import AttentionPool
 from marl.networks.trunk import Trunk
 
 MAX_JOINT = 16  # up to here a central critic reads all observations side by side
@@ -26,14 +27,22 @@ class LocalCritic(nn.Module):
         pooled: Whether the mean of all living agents' encodings, and the global state where there is one, are put
             beside each agent's own, so that every value depends on the whole population, in any order and of any size.
         state: Width S of the global state; 0 where there is none.
+        attention: Whether encodings are pooled by a learned weighting in place of their mean.
     """
 
     def __init__(
-        self, trunk: Trunk, sharing: Sharing, generator: torch.Generator, pooled: bool = False, state: int = 0
+        self,
+        trunk: Trunk,
+        sharing: Sharing,
+        generator: torch.Generator,
+        pooled: bool = False,
+        state: int = 0,
+        attention: bool = False,
     ) -> None:
         super().__init__()
         self.trunk, self.pooled = trunk, pooled
         width = trunk.out_dim
+        self.pool = AttentionPool(width, sharing, generator) if attention else pool
         self.mixer = MLP(2 * width + state, (width,), sharing, generator, "relu") if pooled else None
         self.readout = Linear(width, 1, sharing, generator)
         self.state_dim = trunk.state_dim
@@ -52,7 +61,7 @@ class LocalCritic(nn.Module):
 
     def _value(self, view: View, h: Tensor) -> Tensor:
         if self.mixer is not None:
-            beside = [h, pool(h, view.alive).expand_as(h)]
+            beside = [h, self.pool(h, view.alive).expand_as(h)]
             if view.state is not None:
                 beside.append(view.state.unsqueeze(-2).expand(*h.shape[:-1], -1))
             h = self.mixer(torch.cat(beside, -1))

@@ -12,7 +12,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-from coordination.credit import counterfactual
 from envs.spaces import ActionSpec
 
 LOG_STD = (-5.0, 1.0)  # range of the log standard deviation, in units of half the action range
@@ -132,9 +131,9 @@ class Categorical(Distribution):
 
     def advantage(self, raw: Tensor, value: Tensor, action: Tensor, mask: Tensor | None) -> Tensor:
         """``[*, n]`` value of an action less its mean under the distribution, components' values adding up."""
-        policies = [part.exp() for part in self.log_probs(raw, mask)]
-        parts = zip(self._parts(value), policies, action.long().unbind(-1), strict=False)  # actions may be padded
-        return torch.stack([counterfactual(*part) for part in parts]).sum(0)
+        pairs = zip(self.log_probs(raw, mask), self._parts(value), strict=True)
+        mean = torch.stack([(log_prob.exp() * part).sum(-1) for log_prob, part in pairs]).sum(0)
+        return self.value_of(value, action) - mean
 
     def _parts(self, value: Tensor) -> tuple[Tensor, ...]:
         return value[..., : sum(self.sizes)].split(self.sizes, -1)

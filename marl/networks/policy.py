@@ -78,5 +78,7 @@ class Policy(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Decision:
         """Choose: sampled from ``generator``, or greedily where it is None."""
+        if hidden is None and self.state_dim:
+            hidden = self.trunk.initial(view.alive.shape, view.obs.device, generator)
         raw, hidden = self(view, hidden, start)
         return Decision(*self.head.sample(raw, view.action_mask, generator), hidden)

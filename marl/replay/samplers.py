@@ -93,7 +93,7 @@ class Prioritised(Uniform):
         whole = min(self.ring.count, rollout.steps + late) - late  # starts that have become whole sequences
         starts = (self.ring.head - late - torch.arange(1, max(whole, 0) + 1, device=rows.device)) % span
         tail = (self.ring.head - late + torch.arange(late + 1, device=rows.device)) % span  # not whole, or no step
-        self._set(tail, torch.zeros(()))
+        self._set(tail, torch.zeros((), device=rows.device))
         self._set(starts, self.highest)
 
     def _set(self, rows: Tensor, priority: Tensor) -> None:

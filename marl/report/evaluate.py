@@ -26,22 +26,35 @@ class Evaluation:
         returns: ``[episodes, teams]`` sums of raw reward over each team's agents.
         lengths: ``[episodes]`` steps.
         info: Mean over episodes of the environment's own quantities, reduced as it declares.
+        learning: The teams in which somebody learns.
     """
 
     returns: Tensor
     lengths: Tensor
     info: dict[str, float]
+    learning: tuple[int, ...]
+
+    @property
+    def total(self) -> Tensor:
+        """``[episodes]`` returns, summed over the teams that learn."""
+        return self.returns[:, self.learning].sum(1)
 
     @property
     def mean(self) -> float:
-        """Mean return, summed over teams."""
-        return float(self.returns.sum(1).mean())
+        """Mean of :attr:`total`."""
+        return float(self.total.mean())
+
+    @property
+    def by_team(self) -> dict[str, float]:
+        """Mean return of each team by name, where there are several."""
+        means = self.returns.mean(0).tolist()
+        return {f"team_{i}": x for i, x in enumerate(means)} if len(means) > 1 else {}
 
     @property
     def standard_error(self) -> float:
         """Standard error of :attr:`mean`; zero for a single episode."""
         n = len(self.returns)
-        return float(self.returns.sum(1).std() / n**0.5) if n > 1 else 0.0
+        return float(self.total.std() / n**0.5) if n > 1 else 0.0
 
 
 class NetworkAct:
@@ -103,7 +116,8 @@ def evaluate(env: VectorEnv, act: Act, episodes: int, seed: int) -> Evaluation:
         sums = {name: torch.where(step.over, 0.0, x) for name, x in sums.items()}
         view, start = step.view, step.over
     returns, lengths, *infos = (torch.cat(column).cpu() for column in zip(*ended, strict=True))
-    return Evaluation(returns, lengths, {n: float(x.mean()) for n, x in zip(names, infos, strict=True)})
+    info = {n: float(x.mean()) for n, x in zip(names, infos, strict=True)}
+    return Evaluation(returns, lengths, info, env.agents.learning_teams)
 
 
 def _fold(so_far: Tensor, x: Tensor, how: str) -> Tensor:
@@ -151,7 +165,8 @@ def record(env: VectorEnv, act: Act, seed: int, most: int = 1000) -> Episodes:
         action = act(view, start)
         step = env.step(action)
         mask = going.unsqueeze(-1)
-        rows.append((replace(view, alive=view.alive & mask), action, torch.where(mask, step.reward, 0.0)))
+        done = action if step.action is None else step.action
+        rows.append((replace(view, alive=view.alive & mask), done, torch.where(mask, step.reward, 0.0)))
         length, going, view = length + going, going & ~step.over, step.view
         start = step.over
     views, actions, rewards = (tree.stack(list(column)) for column in zip(*rows, strict=True))

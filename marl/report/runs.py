@@ -111,7 +111,7 @@ def read_run(folder: Path | str) -> RunData:
 
     config = attempt("config.yaml", read_yaml, "", {})
     rows = attempt("metrics.jsonl", read_metrics, "No iteration has been logged yet.", [])
-    result = attempt("result.json", _read_object, "No result yet: the run was interrupted, or is still going on.", {})
+    result = attempt("result.json", _read_result, "No result yet: the run was interrupted, or is still going on.", {})
     episode = attempt("episode.json", _read_episode, "No episode was recorded.", None)
     if result and not result.get("evaluation"):
         problems.append("No evaluation yet.")
@@ -125,13 +125,41 @@ def _read_object(path: Path) -> dict[str, Any]:
     return data
 
 
+def _read_result(path: Path) -> dict[str, Any]:
+    data = _read_object(path)
+    evaluation = data.get("evaluation") or {}
+    found = list(evaluation.values()) if isinstance(evaluation, dict) else [None]
+    for one in found:
+        returns = one.get("returns", []) if isinstance(one, dict) else None
+        if not isinstance(returns, list) or not all(x is None or isinstance(x, int | float) for x in returns):
+            raise ValueError("its evaluation holds something else than returns")
+    return data
+
+
 def _read_episode(path: Path) -> dict[str, Any]:
     data = _read_object(path)
     if lacking := [key for key in _EPISODE_KEYS if key not in data]:
         raise ValueError(f"it lacks {', '.join(lacking)}")
     if data.get("edges") is None and data.get("edges_shared") is None:
         raise ValueError("it lacks edges")
+    try:
+        _check_episode(data)
+    except (TypeError, IndexError) as error:
+        raise ValueError(f"its numbers do not fit together: {error}") from None
     return data
+
+
+def _check_episode(data: dict[str, Any]) -> None:
+    """Refuse a record whose pieces are not of one shape: all of T steps and N agents, links among these."""
+    shape = np.array(data["reward"], dtype=float).shape
+    moments = {name: data.get(name) for name in ("alive", "action", "positions")}
+    found = [np.shape(value)[:2] for value in moments.values() if value is not None]
+    if len(shape) != 2 or 0 in shape or found.count(shape) < len(found) or len(data["agents"]) != shape[1]:
+        raise ValueError(f"its numbers do not fit together: reward {shape}, beside it {found}")
+    lists, count = ([data["edges_shared"]], 1) if data.get("edges") is None else (data["edges"], shape[0])
+    pairs = [np.array(links, dtype=float).reshape(-1, 2) for links in lists]
+    if len(pairs) != count or any(((ends < 0) | (ends >= shape[1])).any() for ends in pairs):
+        raise ValueError("its links lead to agents that are not there")
 
 
 def flat_config(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -55,7 +55,8 @@ class Actor:
             deterministic: The likeliest action instead of a sampled one.
 
         Returns:
-            ``[*, N, A]`` for a View; actions by agent name, as the environment takes them, for a dictionary.
+            ``[*, N, A]`` for a View, zero for agents that the policy does not play; for a dictionary actions by name,
+            as the environment takes them, of the agents that it plays.
         """
         if isinstance(observation, View):
             return self._choose(observation, deterministic)
@@ -65,7 +66,8 @@ class Actor:
     def _choose(self, view: View, deterministic: bool) -> Tensor:
         generator = None if deterministic else self.generator
         action, _, self.hidden = self.policy.act(view, self.hidden, None, generator)
-        return self.policy.head.env_action(action)
+        learns = torch.tensor(self.policy.agents.learners, device=action.device).unsqueeze(-1)
+        return torch.where(learns, self.policy.head.env_action(action), 0)
 
 
 class Translator:
@@ -80,6 +82,7 @@ class Translator:
 
     def __init__(self, env: VectorEnv) -> None:
         self.wrappers: list[ViewWrapper] = []
+        self.learners = env.agents.learners
         while isinstance(env, ViewWrapper):
             self.wrappers.insert(0, env)
             env = env.env
@@ -116,6 +119,7 @@ class Translator:
         return view
 
     def actions(self, action: Tensor, observations: Mapping[Any, Any]) -> dict[Any, Any]:
-        """Actions ``[1, N, A]`` by name, for the agents that observed something."""
+        """Actions ``[1, N, A]`` by name, for the agents that observed something and are played by the policy."""
         rows = action[0].numpy()
-        return {s.agent: s.write(rows[i]) for i, s in enumerate(self.layout.slots) if s.agent in observations}
+        played = zip(self.layout.slots, rows, self.learners, strict=True)
+        return {s.agent: s.write(row) for s, row, learns in played if learns and s.agent in observations}

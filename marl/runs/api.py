@@ -92,10 +92,10 @@ def _resume_one(run: Run) -> Run:
         return run
     checkpoints = Checkpoints(run.folder / "checkpoints")
     with torch_threads(run.settings.threads), closing(Experiment(run.settings)) as experiment:
-        if (checkpoints.folder / "latest").exists():
-            experiment.load_state_dict(checkpoints.load())
-        else:
+        if checkpoints.empty:
             experiment.start()  # stopped before the first checkpoint: the run begins again
+        else:
+            experiment.load_state_dict(checkpoints.load())
         return _train(experiment, run)
 
 

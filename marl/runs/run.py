@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from coordination import rng
-from envs import registry
 from envs.base import VectorEnv
 from envs.scripted import random_action
-from marl.algorithms.base import load_exactly
 from marl.config import ConfigError, read_yaml
-from marl.experiment import build_algorithm, evaluation_env, torch_threads
+from marl.experiment import evaluation_env, torch_threads
+from marl.learners import stored_policy
 from marl.networks.policy import Policy
+from marl.partners import scripted_policy
 from marl.report.episode import coordination_metrics, episode_record, known_columns
 from marl.report.evaluate import Act, Evaluation, NetworkAct, evaluate, record
 from marl.report.html import write_report
@@ -29,7 +29,7 @@ from marl.storage.files import write_atomic
 
 METRIC_EPISODES = 32  # episodes from which coordination metrics are taken
 POLICIES = ("greedy", "stochastic", "random", "scripted")
-ENVIRONMENT_KEYS = ("env", "env_args", "graph", "wrappers", "num_agents")
+ENVIRONMENT_KEYS = ("env", "env_args", "graph", "wrappers", "teams", "use_state", "num_agents", "policies")
 
 
 class Run:
@@ -62,6 +62,9 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
 
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
     @property
     def finished(self) -> bool:
         """Whether training reached its end and was evaluated."""
@@ -78,7 +81,11 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """The result without its long lists: one number per policy."""
         result = self.result()
-        found = {name: sum(e["returns"]) / len(e["returns"]) for name, e in result.get("evaluation", {}).items()}
+        try:
+            found = {name: sum(e["returns"]) / len(e["returns"]) for name, e in result.get("evaluation", {}).items()}
+        except (AttributeError, KeyError, TypeError, ZeroDivisionError):
+            path = self.folder / "result.json"
+            raise ConfigError(f"{path} is damaged: it holds no returns; remove it and resume the run") from None
         rest = {key: value for key, value in result.items() if key != "evaluation"}
         return {"run": str(self.folder), "finished": self.finished, **rest, "return": found}
 
@@ -89,10 +96,7 @@ class Run:
             CheckpointError: If there is no such checkpoint.
             ValueError: If its policy does not fit these agents.
         """
-        state = Checkpoints(self.folder / "checkpoints").load(which)
-        policy = build_algorithm(self.settings, env.agents, env.device).policy
-        load_exactly(policy, state["trainer"]["algorithm"]["parameters"], "policy.")
-        return policy
+        return stored_policy(self.folder, self.settings, env, which).policy
 
     def actor(self, which: str = "latest", seed: int = 0) -> Actor:
         """The policy, ready to act on views or on PettingZoo's dictionaries."""
@@ -117,7 +121,7 @@ class Run:
             seed: Seed of the episodes.
             policies: Which of these to play.
             changes, more: Other settings of the environment (``env``, ``env_args``, ``graph``, ``wrappers``), to test
-                the same weights elsewhere.
+                the same weights elsewhere, or other ``policies`` to play with.
         """
         changes = {**(changes or {}), **more}
         if unknown := sorted(set(changes) - set(ENVIRONMENT_KEYS)):
@@ -133,9 +137,8 @@ class Run:
 
     def finish(self, resume: str = "exact") -> None:
         """Evaluate the last policy and write ``result.json``, ``episode.json`` and ``report.html``."""
-        s, rows = self.settings, self.metrics()
-        if not rows:
-            raise ConfigError(f"{self.folder / 'metrics.jsonl'} has no rows; they were lost after the last checkpoint")
+        s = self.settings
+        progress = Checkpoints(self.folder / "checkpoints").load()["trainer"]["progress"]
         env = evaluation_env(s, s.evaluate.final_episodes, torch.device("cpu"))
         policy = self.policy(env)
         few = evaluation_env(s, min(METRIC_EPISODES, s.evaluate.final_episodes), torch.device("cpu"))
@@ -149,14 +152,19 @@ class Run:
             "algorithm": s.recipe,
             "policy": s.policy.name,
             "seed": s.seed,
-            "env_steps": rows[-1]["env_steps"],
+            "env_steps": progress["env_steps"],
             "resume": resume,
             "evaluation": {
-                name: {"returns": e.returns.sum(1).tolist(), "episode_length": float(e.lengths.mean()), **e.info}
+                name: {
+                    "returns": e.total.tolist(),
+                    "episode_length": float(e.lengths.mean()),
+                    **{f"return/{team}": value for team, value in e.by_team.items()},
+                    **e.info,
+                }
                 for name, e in found.items()
             },
             "coordination": coordination_metrics(seen, env.agents),
-            "time": {"train_s": rows[-1]["time"]["wall_s"], "threads": s.threads, "torch": torch.__version__},
+            "time": {"train_s": progress["wall_s"], "threads": s.threads, "torch": torch.__version__},
         }
         write_atomic(
             self.folder / "episode.json", json.dumps(episode_record(seen, env.agents, known_columns(s.env, env.agents)))
@@ -179,24 +187,11 @@ def evaluate_all(
     generator = rng.generator(seed, "actions", device=env.device)
     acts: dict[str, Act] = {"greedy": NetworkAct(policy), "stochastic": NetworkAct(policy, generator)}
     acts["random"] = lambda view, start: random_action(view, env.agents, generator)
-    if (scripted := scripted_act(s, env)) is not None:
-        acts["scripted"] = scripted
+    if (scripted := scripted_policy(s, env)) is not None:
+        acts["scripted"] = lambda view, start: scripted(view)
     if missing := sorted(set(policies) - set(POLICIES)):
         raise ConfigError(f"policies: expected some of {', '.join(POLICIES)}, got {', '.join(missing)}")
     return {name: evaluate(env, act, episodes, seed) for name, act in acts.items() if name in policies}
-
-
-def scripted_act(s: Settings, env: VectorEnv) -> Act | None:
-    """The hand-written policy of this environment, if there is one and it can read what is seen here."""
-    target = registry.scripted(s.env) if isinstance(s.env, str) else None
-    if target is None or s.wrappers:
-        return None
-    scripted = registry.load(target)
-    try:
-        scripted(env.reset(0), env.agents)
-    except ValueError:  # other observations than it was written for
-        return None
-    return lambda view, start: scripted(view, env.agents)
 
 
 def changed(s: Settings, changes: dict[str, Any]) -> Settings:
@@ -207,5 +202,5 @@ def changed(s: Settings, changes: dict[str, Any]) -> Settings:
     if "env" in changes:
         if not changes["env"]:
             raise ConfigError("env: expected a name or an import path, got nothing")
-        data["env_args"] = {}
+        data |= {"env_args": {}, "teams": None, "use_state": False}
     return settings({**data, **changes})

@@ -16,6 +16,7 @@ from marl.settings import Settings, settings
 from marl.storage.files import write_atomic
 
 POLL_SECONDS = 0.2
+MOST_SEEDS = 10_000
 
 
 def parse_seeds(value: Any) -> list[int]:
@@ -31,13 +32,15 @@ def parse_seeds(value: Any) -> list[int]:
         return [value]
     if isinstance(value, str) and (found := re.fullmatch(r"(\d+)\.\.(\d+)", value)):
         first, last = map(int, found.groups())
-        if first <= last:
+        if first <= last < first + MOST_SEEDS:
             return list(range(first, last + 1))
-    if isinstance(value, list | tuple) and value and all(isinstance(x, int) and x >= 0 for x in value):
+    if isinstance(value, list | tuple) and value and all(type(x) is int and x >= 0 for x in value):
         seeds = dict.fromkeys(value)
         if len(seeds) == len(value):
             return list(seeds)
-    raise ConfigError(f"seed: expected a number, a list, or a range such as 0..4, got {value!r}")
+    raise ConfigError(
+        f"seed: expected a number, a list, or a range such as 0..4 (of up to {MOST_SEEDS}), got {value!r}"
+    )
 
 
 def plan(keys: Mapping[str, Any]) -> tuple[list[Settings], int]:
@@ -48,7 +51,7 @@ def plan(keys: Mapping[str, Any]) -> tuple[list[Settings], int]:
     """
     data = dict(keys)
     seeds, jobs = parse_seeds(data.pop("seed", 0)), data.pop("jobs", 1)
-    if not isinstance(jobs, int) or jobs < 1:
+    if type(jobs) is not int or jobs < 1:
         raise ConfigError(f"jobs: expected a whole number of at least 1, got {jobs!r}")
     first = settings({**data, "seed": seeds[0]})
     if len(seeds) == 1:
@@ -97,12 +100,12 @@ def _start(s: Settings) -> tuple[Settings, subprocess.Popen]:
     s.run_dir.parent.mkdir(parents=True, exist_ok=True)
     config = s.run_dir.with_suffix(".yaml")
     write_atomic(config, s.to_yaml())
-    command = [sys.executable, "-m", "marl.cli", "train", config.name]
+    command = [sys.executable, "-m", "marl.cli", "train", str(config)]
     with s.run_dir.with_suffix(".log").open("wb") as log:
-        return s, subprocess.Popen(command, stdout=log, stderr=log, cwd=config.parent)
+        return s, subprocess.Popen(command, stdout=log, stderr=log)
 
 
 def _last_line(s: Settings) -> str:
     assert s.run_dir is not None
     lines = s.run_dir.with_suffix(".log").read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "no message"
+    return lines[-1].removeprefix("error: ") if lines else "no message"

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-import envs
 from coordination import rng
-from envs import registry
-from envs.scripted import random_action
+from envs.base import VectorEnv, View
 from marl.config import ConfigError
+from marl.experiment import make_env
+from marl.partners import partner
 from marl.report.episode import coordination_metrics
-from marl.report.evaluate import Act, NetworkAct, record
-from marl.runs.run import Run
-from marl.settings import settings
+from marl.report.evaluate import Act, record
+from marl.settings import Settings, settings
 
-KEYS = ("env_args", "num_agents", "graph", "wrappers", "workers")
+KEYS = ("env_args", "num_agents", "graph", "wrappers", "workers", "policies")
 
 
 def simulate(env_id: str, policy: str, copies: int, steps: int, seed: int, keys: dict[str, Any]) -> dict[str, Any]:
@@ -30,7 +29,7 @@ def simulate(env_id: str, policy: str, copies: int, steps: int, seed: int, keys:
         copies: Copies B stepped together.
         steps: Steps of every copy.
         seed: Root seed.
-        keys: ``graph``, ``wrappers``, ``workers``; everything else goes to the environment.
+        keys: ``graph``, ``wrappers``, ``workers``, ``policies``; everything else goes to the environment.
 
     Returns:
         Rates, the mean reward per agent and step, returns of finished episodes, and ``coordination``.
@@ -40,28 +39,32 @@ def simulate(env_id: str, policy: str, copies: int, steps: int, seed: int, keys:
     """
     own = {name: keys[name] for name in KEYS if name in keys}
     arguments = {name: value for name, value in keys.items() if name not in KEYS}
-    s = settings({"env": env_id, **own, "env_args": {**own.get("env_args", {}), **arguments}, "num_envs": copies})
-    options = {"graph": s.graph, "wrappers": s.wrappers, **s.env_args}
-    env = envs.make(env_id, copies, seed=seed, workers=s.workers, **options)
-    act = _act(policy, env, env_id, rng.generator(seed, "simulate"))
+    given = settings({"env": env_id, **own, "num_envs": copies, "seed": seed})
+    s = given.model_copy(update={"env_args": {**given.env_args, **arguments}})
+    device = torch.device("cpu")
+    env = make_env(s, copies, s.workers, device)
+    generator = rng.generator(seed, "simulate")
     running, ended = torch.zeros(copies), []
     total = torch.zeros(())
     try:
+        act = _act(policy, s, env, generator)
         view, start = env.reset(rng.derive(seed, "simulate")), torch.ones(copies, dtype=torch.bool)
         began = time.perf_counter()
         with torch.no_grad():
             for _ in range(steps):
                 step = env.step(act(view, start))
-                view, start, total = step.view, step.over, total + step.reward.sum()
-                running = running + step.reward.sum(-1)
+                reward = torch.where(view.alive, step.reward, 0.0).sum(-1)
+                view, start, total = step.view, step.over, total + reward.sum()
+                running = running + reward
                 ended.append(running[step.over])
                 running = torch.where(step.over, 0.0, running)
         seconds = time.perf_counter() - began
     finally:
         env.close()
     returns = torch.cat(ended)
-    small = envs.make(env_id, min(copies, 32), seed=seed, **options)
-    metrics = coordination_metrics(record(small, act, rng.derive(seed, "record")), small.agents)
+    small = make_env(s, min(copies, 32), 0, device)
+    seen = record(small, _act(policy, s, small, generator), rng.derive(seed, "record"))
+    metrics = coordination_metrics(seen, small.agents)
     small.close()
     n = env.agents.num_agents
     return {
@@ -77,15 +80,20 @@ def simulate(env_id: str, policy: str, copies: int, steps: int, seed: int, keys:
     }
 
 
-def _act(policy: str, env: envs.VectorEnv, env_id: str, generator: torch.Generator) -> Act:
-    if policy == "random":
-        return lambda view, start: random_action(view, env.agents, generator)
-    if policy == "scripted":
-        target = registry.scripted(env_id)
-        if target is None:
-            raise ConfigError(f"policy: there is no scripted policy for {env_id!r}; use random or a run folder")
-        scripted = registry.load(target)
-        return lambda view, start: scripted(view, env.agents)
-    if not Path(policy).exists():
-        raise ConfigError(f"policy: expected random, scripted or a run folder, got {policy!r}")
-    return NetworkAct(Run(policy).policy(env), generator)
+def _act(policy: str, s: Settings, env: VectorEnv, generator: torch.Generator) -> Act:
+    try:
+        made = partner(policy, s, env)
+    except ValueError as error:
+        raise ConfigError(f"policy: {error}") from None
+    if missing := [group for group in made.untaught if group not in s.policies]:
+        raise ConfigError(
+            f"policy: {policy} never learned to play {missing[0]}; say who does with policies.{missing[0]}"
+        )
+    hidden: Tensor | None = None
+
+    def act(view: View, start: Tensor) -> Tensor:
+        nonlocal hidden
+        action, hidden = made.play(view, hidden, start, generator)
+        return action
+
+    return act

@@ -59,17 +59,32 @@ class Checkpoints:
         self._tidy()
         return self.folder / f"{name}.json"
 
+    @property
+    def empty(self) -> bool:
+        """Whether no checkpoint was ever finished here.
+
+        Raises:
+            CheckpointError: If there is something else than a folder.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise CheckpointError(f"{self.folder} is no folder of checkpoints")
+        return not (self.folder / "latest").exists() and not any(self.folder.glob("*.json"))
+
     def load(self, which: str = "latest") -> dict[str, Any]:
         """Read the checkpoint that ``latest`` or ``best`` names, or the one of that number.
+
+        Without ``latest`` the newest is read: a run may be killed after writing its first one and before naming it.
 
         Raises:
             CheckpointError: If there is none, or it is damaged.
         """
-        name = self._pointed(which) if which in ("latest", "best") else which.zfill(8)
-        path = self.folder / f"{name}.json"
+        name = self._pointed(which) if which in ("latest", "best") else which
+        if not name.isdecimal():
+            raise CheckpointError(f"checkpoint: expected latest, best or a number, got {name!r} in {self.folder}")
+        path = self.folder / f"{name.zfill(8)}.json"
         try:
             head = json.loads(path.read_text())
-            plain, form = head["state"], head["format"]
+            plain, form = str(head["state"]), head["format"]
             sums = {name: str(head["sha256"][name]) for name in ("tensors", "state")}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"checkpoint {path} cannot be read: {_reason(error)}") from None
@@ -77,7 +92,11 @@ class Checkpoints:
             raise CheckpointError(f"checkpoint {path}: format {form} is not the one read here ({FORMAT})")
         if _digest(plain.encode()) != sums["state"]:
             raise CheckpointError(f"checkpoint {path} is damaged: its checksum does not match")
-        return _join(json.loads(plain), self._tensors(path.with_suffix(".safetensors"), sums["tensors"]))
+        tensors = self._tensors(path.with_suffix(".safetensors"), sums["tensors"])
+        try:
+            return _join(json.loads(plain), tensors)
+        except (ValueError, KeyError) as error:
+            raise CheckpointError(f"checkpoint {path} is damaged: {_reason(error)}") from None
 
     def _tensors(self, path: Path, digest: str) -> dict[str, Tensor]:
         try:
@@ -94,7 +113,10 @@ class Checkpoints:
     def _pointed(self, which: str) -> str:
         try:
             return (self.folder / which).read_text().strip()
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            names = sorted(p.stem for p in self.folder.glob("*.json"))
+            if which == "latest" and names and isinstance(error, FileNotFoundError):
+                return names[-1]
             raise CheckpointError(f"no {which} checkpoint in {self.folder}") from None
 
     def _tidy(self) -> None:

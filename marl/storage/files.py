@@ -30,25 +30,28 @@ def write_atomic(path: Path | str, data: bytes | str) -> None:
     rename. If anything fails, the temporary file is removed and the old file stays as it was.
 
     Args:
-        path: File to write; its folder must exist.
+        path: File to write; its folder must exist. A link is followed; folders and devices are left alone.
         data: Whole content; text is encoded as UTF-8.
 
     Raises:
         RunWriteError: If the system refuses (no space, no permission, no such folder).
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        raise RunWriteError(f"cannot write {path}: it is there already and no file")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     with named_errors(path):
         try:
             with temporary.open("wb") as file:
                 file.write(data.encode() if isinstance(data, str) else data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            os.replace(temporary, target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        _sync_folder(target.parent)
 
 
 def _sync_folder(folder: Path) -> None:

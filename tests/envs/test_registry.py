@@ -54,7 +54,9 @@ def test_a_scripted_policy_is_found_for_native_and_third_party_names():
 
 
 def test_unknown_names_are_answered_with_the_nearest():
-    with pytest.raises(ValueError, match=r"unknown environment 'spraed'; did you mean 'spread'\? One of: adversary, .*"):
+    with pytest.raises(
+        ValueError, match=r"unknown environment 'spraed'; did you mean 'spread'\? One of: adversary, .*"
+    ):
         registry.resolve("spraed")
     with pytest.raises(ValueError, match=r"or an import path such as mpe2\.simple_spread_v3"):
         registry.resolve("zzz")

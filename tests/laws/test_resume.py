@@ -33,6 +33,10 @@ REPLAY = {"capacity": 400, "batch_size": 16, "warmup": 100, "n_step": 2}
 WORLDS: dict[str, dict[str, Any]] = {
     "native": {"env": "spread"},
     "memory": {"env": "spread", "memory": "gru"},
+    "messages": {
+        "env": "spread",
+        "policy": {"name": "ic3net", "hidden": 16, "channel": {"drop": {"loss": 0.2}, "quantise": {"bits": 4}}},
+    },
     "values": {"env": "two_step", "algorithm": {"name": "qmix", "priority": 0.5, "target_every": 7, **REPLAY}},
     "actors": {
         "env": "spread",
@@ -92,9 +96,17 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(world: str, tmp_path: P
     marl.train(**settings, run_dir=whole)
     command = [sys.executable, "-m", "marl.cli", "train", *words(settings), f"run_dir={broken}"]
     kill_after(
-        {"native": 8, "memory": 7, "values": 9, "actors": 14, "soft": 10, "terminating": 5, "door": 11, "workers": 13}[
-            world
-        ],
+        {
+            "native": 8,
+            "memory": 7,
+            "messages": 6,
+            "values": 9,
+            "actors": 14,
+            "soft": 10,
+            "terminating": 5,
+            "door": 11,
+            "workers": 13,
+        }[world],
         command,
         broken,
     )

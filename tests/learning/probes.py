@@ -100,3 +100,10 @@ class Remembered(Probe):
 
     def pay(self, state: Bits, action: Tensor) -> Tensor:
         return (action == state.bit) & (state.step == 1).unsqueeze(-1)
+
+
+class Told(Remembered):
+    """As :class:`Remembered`, with 1 for naming the partner's bit: 1 with memory and links, 1/2 without either."""
+
+    def pay(self, state: Bits, action: Tensor) -> Tensor:
+        return (action == state.bit.flip(-1)) & (state.step == 1).unsqueeze(-1)

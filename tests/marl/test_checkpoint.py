@@ -76,6 +76,25 @@ def test_one_flipped_bit_is_refused(tmp_path: Path, suffix: str) -> None:
         store.load()
 
 
+def test_without_a_pointer_the_newest_is_read_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
+    """A kill between the first checkpoint and its name loses nothing."""
+    store = Checkpoints(tmp_path / "checkpoints")
+    assert store.empty
+    for i in (3, 12):
+        store.save(i, {"i": i})
+    (store.folder / "latest").unlink()
+    assert not store.empty
+    assert store.load() == {"i": 12}
+    with pytest.raises(CheckpointError, match="no best checkpoint"):
+        store.load("best")
+    (store.folder / "latest").write_text("3\n4")
+    with pytest.raises(CheckpointError, match=r"expected latest, best or a number, got '3\\n4'"):
+        store.load()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="file is no folder of checkpoints"):
+        _ = Checkpoints(tmp_path / "file").empty
+
+
 def test_missing_checkpoints_and_other_formats_are_named(tmp_path: Path) -> None:
     store = Checkpoints(tmp_path)
     with pytest.raises(CheckpointError, match="no latest checkpoint in"):

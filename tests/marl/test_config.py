@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
-from marl.config import ConfigError, merge, parse_overrides, read_yaml
-from marl.networks.config import GraphConfig
+from marl.config import ConfigError, YamlDumper, YamlLoader, merge, parse_overrides, read_yaml
+from marl.networks.config import CriticConfig, GraphConfig, MLPConfig
 from marl.runs.seeds import parse_seeds
 from marl.settings import settings
 
@@ -42,11 +44,66 @@ def test_short_forms_and_defaults() -> None:
     assert settings({"critic": "graph"}).critic.name == "graph"
 
 
+def test_configurations_may_be_given_as_objects() -> None:
+    given = settings({"policy": MLPConfig(hidden=(8,)), "critic": CriticConfig(name="local", body=MLPConfig())})
+    assert given == settings({"policy": {"hidden": [8]}, "critic": {"name": "local", "body": "mlp"}})
+
+
+def test_a_graph_file_is_found_again_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.edgelist").write_text("0 1")
+    assert settings({"graph": "net.edgelist"}).graph == str(tmp_path / "net.edgelist")
+    assert settings({"graph": "ring"}).graph == "ring"
+
+
 def test_what_is_written_is_read_back_equal(tmp_path: Path) -> None:
     s = settings({"policy": {"name": "graph", "layers": 3}, "algorithm": {"learning_rate": 1e-3}, "sharing": [0, 1, 0]})
     path = tmp_path / "config.yaml"
     path.write_text(s.to_yaml())
     assert settings(read_yaml(path)) == s
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats(allow_nan=False)
+        | st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=8)
+        | st.sampled_from(
+            ["1e-3", "2e6", "on", "no", "true", "null", "~", "", "2024-01-01", "4:30", "0x10", ".inf", "="]
+        ),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["on", "y", "k"]), inner),
+    )
+)
+def test_yaml_is_written_so_that_it_is_read_back_equal(value: object) -> None:
+    assert yaml.load(yaml.dump(value, Dumper=YamlDumper, allow_unicode=True), YamlLoader) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 1e-3),
+        ("2e6", 2_000_000),
+        ("2.5e3", 2500.0),
+        ("-.5", -0.5),
+        ("007", 7),
+        ("-.inf", float("-inf")),
+        ("on", "on"),
+        ("No", "No"),
+        ("2024-01-01", "2024-01-01"),
+        ("4:30", "4:30"),
+        ("1_000", "1_000"),
+        ("True", True),
+        ("~", None),
+        ("{on: [2, 4], y: off}", {"on": [2, 4], "y": "off"}),
+        ("{<<: {a: 1}, b: 2}", {"a": 1, "b": 2}),
+    ],
+)
+def test_plain_values_of_yaml(text: str, value: object) -> None:
+    found = yaml.load(text, YamlLoader)
+    assert found == value
+    assert type(found) is type(value)
 
 
 def test_objects_are_described_in_the_yaml() -> None:
@@ -72,6 +129,13 @@ def test_objects_are_described_in_the_yaml() -> None:
         ({"num_envs": "many"}, "num_envs: a valid integer"),
         ({"device": "tpu"}, "device: cpu, cuda, cuda:0 ... or auto, got 'tpu'"),
         ({"critic": {"name": "graph", "body": {"name": "mlp"}}}, "critic: a graph critic needs a graph body"),
+        ({"num_envs": True}, "num_envs: a valid integer"),
+        ({"algorithm": {"gamma": True}}, "algorithm.gamma: a valid number"),
+        ({"algorithm": {"entropy": float("nan")}}, "algorithm.entropy: a finite number, got nan"),
+        ({"policy": {"hidden": [8, 0]}}, "policy.hidden.1: greater than 0, got 0"),
+        ({"sharing": "some"}, "sharing: 'all', 'group' or 'none' or a list, got 'some'"),
+        ({"env": None}, "env: expected a name or an import path, got None"),
+        ({"policy": None}, "policy: expected a name or a mapping, got None"),
     ],
 )
 def test_mistakes_are_named_with_their_key(keys: dict, message: str) -> None:

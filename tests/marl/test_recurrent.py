@@ -117,10 +117,9 @@ def test_before_the_first_update_every_ratio_is_one(critic: str) -> None:
         rollout = collector.collect(10)
         remembered = algorithm.remembered.clone()
         samples = algorithm.prepare(rollout)
-        raw, value = algorithm._outputs(samples)
-        log_prob, _ = algorithm.policy.head.evaluate(raw, samples.action)
+        log_prob, _ = algorithm.evaluate(samples)
         torch.testing.assert_close(log_prob, samples.log_prob, atol=1e-6, rtol=0)
-        torch.testing.assert_close(value, samples.value)
+        torch.testing.assert_close(algorithm.critic_output(samples), samples.value)
         algorithm.remembered.copy_(remembered)
         algorithm.learn(rollout)
 

@@ -29,6 +29,19 @@ def test_write_atomic_writes_text_and_bytes(tmp_path: Path):
     assert os.listdir(tmp_path) == ["a.json"]
 
 
+def test_write_atomic_follows_links_and_replaces_nothing_but_files(tmp_path: Path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real/file")
+    write_atomic(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "file").read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "real", tmp_path / "pipe", ""):
+        with pytest.raises(RunWriteError, match=r"^cannot write .*: it is there already and no file$"):
+            write_atomic(path, "new")
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_write_atomic_keeps_the_old_file_when_the_disk_is_full(tmp_path: Path, full_disk: None):
     path = tmp_path / "checkpoint"
     write_atomic(path, "good")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from envs.base import View
 from envs.grid.traffic_junction.routes import Difficulty, Junction, junction
 from envs.links import default_graph
 from envs.native import Task
+from envs.render.scene import Scene, cells
 from envs.spaces import ActionSpec, ObservationSpec
 from envs.spec import AgentSpec
 
@@ -244,6 +246,13 @@ class TrafficJunction(Task[TrafficState]):
         route = torch.where(state.present, state.route / (len(self.roads.length) - 1), 0.0)
         own = torch.stack([state.braked.float(), route], -1)
         return View(torch.cat([own, window.flatten(2)], -1), state.present, self._graph)
+
+    def scene(self, state: TrafficState) -> Scene:
+        """Cars on the roads."""
+        size, n = self.roads.size, state.cell.shape[0]
+        road = torch.from_numpy(np.unique(self.roads.cells[self.roads.cells < size**2])).expand(n, -1)
+        cars = cells(state.cell // size, state.cell % size, size, state.present)
+        return Scene(cars, {"road": cells(road // size, road % size, size)}, (size, size))
 
     def info(self, state: TrafficState) -> dict[str, Tensor]:
         """Success so far, cars that have crashed in this step, cars that left in it, and the arrival rate."""

@@ -46,6 +46,7 @@ class MLP(nn.Module):
         generator: Source of the initial weights.
         activation: ``relu``, ``tanh`` or ``silu``.
         layer_norm: Whether each layer's sum is normalised before its activation.
+        first: Who uses which weights of the first layer; None for ``sharing``.
     """
 
     def __init__(
@@ -56,13 +57,17 @@ class MLP(nn.Module):
         generator: torch.Generator,
         activation: str = "tanh",
         layer_norm: bool = False,
+        first: Sharing | None = None,
     ) -> None:
         super().__init__()
         widths = [in_dim, *hidden]
         gain = relu_gain(activation)
         pairs = list(pairwise(widths))
-        self.layers = nn.ModuleList(Linear(i, o, sharing, generator, gain) for i, o in pairs)
-        self.norms = nn.ModuleList(LayerNorm(o, sharing) if layer_norm else nn.Identity() for _, o in pairs)
+        who = [first or sharing, *(sharing for _ in pairs[1:])]
+        self.layers = nn.ModuleList(Linear(i, o, w, generator, gain) for (i, o), w in zip(pairs, who, strict=True))
+        self.norms = nn.ModuleList(
+            LayerNorm(o, w) if layer_norm else nn.Identity() for (_, o), w in zip(pairs, who, strict=True)
+        )
         self.activation = ACTIVATIONS[activation]
         self.out_dim = widths[-1]
 

@@ -59,6 +59,13 @@ class Sharing:
             raise ValueError(f"sharing: expected {n} numbers, one per agent, got {len(sharing)}")
         return cls(sharing, "explicit")
 
+    def part(self, agents: slice) -> Sharing:
+        """The assignment among a slice of the agents, its sets numbered anew."""
+        owner = self.owner[agents]
+        number = {p: i for i, p in enumerate(dict.fromkeys(owner))}
+        mode = "all" if len(number) == 1 else "none" if len(number) == len(owner) else "explicit"
+        return Sharing([number[p] for p in owner], mode)
+
     def gathered(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Slots by set ``[P * C]`` (padded by repeating agent 0) and each agent's place among them ``[N]``."""
         if device not in self._index:

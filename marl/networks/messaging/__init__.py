@@ -1,0 +1,1 @@
+"""Learned communication: networks whose agents send each other messages over the links."""
