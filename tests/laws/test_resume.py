@@ -63,7 +63,7 @@ def assert_same_run(a: Path, b: Path) -> None:
     assert rows(a) == rows(b)
     left, right = weights(a), weights(b)
     assert left.keys() == right.keys()
-    assert all(torch.equal(left[name], right[name]) for name in left)
+    assert all(torch.equal(torch.as_tensor(left[name]), torch.as_tensor(right[name])) for name in left)
     assert marl.load(a).result()["evaluation"] == marl.load(b).result()["evaluation"]
 
 
