@@ -33,6 +33,7 @@ class Recipe:
 
 
 CHOICES = {"reals": "it compares the values of all choices, and reals cannot be listed"}
+BLIND = {"memory": "its critics judge by what is seen now, and cannot tell whether something was remembered well"}
 
 RECIPES: dict[str, Recipe] = {
     "ippo": Recipe(
@@ -107,6 +108,7 @@ RECIPES: dict[str, Recipe] = {
         "local",
         "deterministic policies, each with a critic of its own action alone",
         "Lillicrap et al. 2016, arXiv:1509.02971",
+        lacks=BLIND,
     ),
     "maddpg": Recipe(
         "marl.algorithms.ddpg:DDPG",
@@ -114,6 +116,7 @@ RECIPES: dict[str, Recipe] = {
         "central",
         "deterministic policies, critics that see what everybody does",
         "Lowe et al. 2017, arXiv:1706.02275",
+        lacks=BLIND,
     ),
     "matd3": Recipe(
         "marl.algorithms.ddpg:DDPG",
@@ -122,6 +125,7 @@ RECIPES: dict[str, Recipe] = {
         "MADDPG with twin critics, smoothed targets and fewer policy updates",
         "Ackermann et al. 2019, arXiv:1910.01465",
         {"twin": True, "smoothing": 0.2, "policy_every": 2},
+        lacks=BLIND,
     ),
     "isac": Recipe(
         "marl.algorithms.sac:SAC",
@@ -129,6 +133,7 @@ RECIPES: dict[str, Recipe] = {
         "local",
         "soft actor-critic, each agent for itself",
         "Haarnoja et al. 2018, arXiv:1812.05905",
+        lacks=BLIND,
     ),
     "masac": Recipe(
         "marl.algorithms.sac:SAC",
@@ -136,5 +141,6 @@ RECIPES: dict[str, Recipe] = {
         "central",
         "soft actor-critic with critics that see what everybody does",
         "Haarnoja et al. 2018; Lowe et al. 2017",
+        lacks=BLIND,
     ),
 }

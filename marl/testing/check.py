@@ -60,7 +60,7 @@ FAST: dict[type[Config], dict[str, Any]] = {  # settings that suit worlds so sma
         "warmup": 512,
         "tau": 0.05,
     },
-    ActorCriticConfig: {"learning_rate": 1e-3, "critic_learning_rate": 3e-3},  # or policies set before critics know
+    ActorCriticConfig: {"learning_rate": 2e-3, "critic_learning_rate": 5e-3},  # or policies set before critics know
 }
 NETWORK: dict[str, Any] = {"policy": {"name": "mlp", "hidden": [32]}}
 

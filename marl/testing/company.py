@@ -139,6 +139,7 @@ class Remembered(Probe):
     """The own bit is shown in the first of two steps only; 1 for naming it in the second: 1 with memory, else 1/2."""
 
     asks = "something to remember"
+    needs = frozenset({"memory"})
     steps = 2
     network: ClassVar[Mapping[str, Any]] = {"memory": {"name": "gru", "hidden": 32}}
     algorithm: ClassVar[Mapping[str, Any]] = {"sequence": 4}

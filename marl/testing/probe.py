@@ -31,7 +31,7 @@ class Probe(Task[Bits]):
     Attributes:
         asks: What a learner must get right.
         steps: Steps of an episode.
-        needs: What it cannot be played without: ``reals`` (continuous actions).
+        needs: What it cannot be learned without: ``reals`` (continuous actions), ``memory``.
         network: Networks it is played with where none are chosen.
         algorithm: Settings it is played with, where the algorithm has them and none are chosen.
         tells: Whether the return tells a good policy from a bad one.

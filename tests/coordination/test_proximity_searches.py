@@ -28,7 +28,8 @@ SEARCHES: dict[str, Search] = {
 def by_sorting(points: torch.Tensor, k: int, radius: float) -> tuple[np.ndarray, np.ndarray]:
     """``[N, k]`` senders of ``points [N, D]``, padded with N, and how many are in reach ``[N]``."""
     n, where = len(points), points.double().numpy()
-    squared = ((where[None] - where[:, None]) ** 2).sum(-1)
+    with np.errstate(invalid="ignore"):
+        squared = ((where[None] - where[:, None]) ** 2).sum(-1)
     squared[np.isnan(squared) | np.eye(n, dtype=bool) | (squared > radius * radius)] = np.inf
     order = np.argsort(squared, axis=1, kind="stable")[:, :k]
     senders = np.full((n, k), n)
@@ -64,7 +65,8 @@ def worlds(draw: st.DrawFn) -> tuple[torch.Tensor, float]:
     elif kind == "far":
         points = points - 1e7
     elif kind == "outlier":
-        points[:, draw(st.integers(0, n - 1))] = draw(st.sampled_from([1e30, -1e6, math.inf, math.nan]))
+        first = draw(st.integers(0, n - 1))
+        points[:, first : first + 2] = draw(st.sampled_from([1e30, -1e6, math.inf, math.nan, -math.nan]))
     elif kind == "dead":
         points[torch.rand(2, n, generator=generator) < 0.7] = torch.nan
     return points, draw(st.sampled_from([0.05, 0.5, 1.0, 2.5, 30.0]))
@@ -103,6 +105,23 @@ def test_distances_that_differ_in_the_last_bit(search):
     found = search(points.movedim(-1, 0).contiguous(), 2, 1.0, edges)
     assert edges[0, 0, 0].tolist() == [2, 40]
     assert found.sum() == 4  # 0 and 2 hear each other, and so do 1 and 2
+
+
+@pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES.keys())
+def test_nobody_hears_who_is_nowhere(search):
+    points = torch.rand(1, 40, 2, generator=torch.Generator().manual_seed(0))
+    for i, nowhere in enumerate([math.nan, -math.nan, math.inf, -math.inf] * 2):
+        points[0, i, i % 2 :] = nowhere
+    assert_exact(search, points, 12, 0.7)
+
+
+def test_the_border_is_in_reach_wherever_it_lies():
+    """Pairs exactly a radius apart along one axis, in sixteenths, which are exact."""
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randint(0, 2**14, (1, 1_500, 2), generator=generator) / 16.0
+    points[0, 500:1000] = points[0, :500] + torch.tensor([1.0, 0.0])
+    points[0, 1000:] = points[0, :500] + torch.tensor([0.0, 1.0])
+    assert_exact(SEARCHES["cells"], points, 4, 1.0)
 
 
 @given(worlds(), st.integers(1, 20))

@@ -176,6 +176,7 @@ def test_hops_weigh_by_distance():
     assert t.hops(2, decay=0.5).dense()[2].tolist() == [0.25, 0.5, 1, 0.5, 0.25]
     assert t.hops(1, mode="mean").dense()[0].tolist() == [0.5, 0.5, 0, 0, 0]
     assert torch.equal(t.hops(0).dense(), torch.eye(5, dtype=torch.float64))
+    assert torch.equal(t.hops(10**9).dense(), t.hops(4).dense())  # everyone is reached: no hop more is taken
     with pytest.raises(ValueError, match="hops: need k >= 0"):
         t.hops(-1)
 

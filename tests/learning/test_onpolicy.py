@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from probes import Chosen, Partner, Remembered
 
 from coordination import rng
 from coordination.signals import build
@@ -17,6 +16,8 @@ from marl.algorithms.happo import HAPPO
 from marl.collector import Collector
 from marl.networks.config import CriticConfig, GraphConfig, MemoryConfig, MLPConfig, NetworkConfig
 from marl.report.evaluate import NetworkAct, evaluate
+from marl.testing.alone import Action
+from marl.testing.company import Partner, Remembered
 
 SETTINGS = {
     "happo": (HAPPO, HAPPOConfig(gamma=0.9, lam=1.0, epochs=4, minibatches=1, learning_rate=3e-3)),
@@ -55,7 +56,7 @@ def mean_reward(
     [("happo", "central"), ("happo", "local"), *[("coma", c) for c in ("local", "central", "graph")]],
 )
 def test_the_policy_learns_what_it_sees(recipe: str, critic: str) -> None:
-    assert mean_reward(recipe, Chosen(), critic) > 0.99
+    assert mean_reward(recipe, Action(), critic) > 0.99
 
 
 @pytest.mark.parametrize("recipe", SETTINGS)

@@ -32,7 +32,7 @@ def found(table: Table) -> dict[str, float]:
 
 
 def lives(task: Probe, gamma: float) -> tuple[Tensor, Tensor]:
-    """Mean discounted returns from each step on under the best policy, ``[steps, 2]`` of lives and ``[steps]`` of teams."""
+    """Mean discounted returns of the best policy from each step on, ``[steps, 2]`` of lives, ``[steps]`` of teams."""
     generator = rng.generator(3)
     state = task.initial(generator, 4000)
     rewards, ends = [], []

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
-from marl.cli import app
+from marl.cli import app, errors
 from marl.storage.checkpoint import Checkpoints
 
 SMALL = ["num_envs=4", "total_steps=40", "rollout_steps=5", "policy.hidden=[4]", "algorithm.epochs=1"]
@@ -143,6 +144,21 @@ def test_one_line_for_each_mistake() -> None:
         "policy.hidden.0",
         "evaluate.every",
     ]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0.\nDefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    ],
+)
+def test_a_full_memory_is_one_line(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as caught, errors():
+        raise error
+    assert caught.value.exit_code == 1
+    assert capsys.readouterr().err == "error: not enough memory; use fewer copies, agents or steps\n"
 
 
 def test_words_that_yaml_once_read_as_truth_and_dates_are_words() -> None:

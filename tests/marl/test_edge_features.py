@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 from feature_probes import Marked, learned
+from simulated_device import ACCELERATORS, accelerator, assert_same
 
 import envs
+from coordination import tree
 from coordination.graph import Graph
 from coordination.topology import Topology
 from envs import registry
@@ -201,6 +203,34 @@ def test_equivariance_and_every_weight_is_used(layer: str) -> None:
     torch.testing.assert_close(policy(View(obs[:, name.argsort()], alive, moved))[0][:, name], raw)
     raw.square().sum().backward()
     assert all(p.grad is not None and bool((p.grad != 0).any()) for p in policy.parameters())
+
+
+@pytest.mark.parametrize("device", ACCELERATORS)
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("sharing", ["all", "none"])
+@pytest.mark.parametrize("layer", ["mean", "attention"])
+def test_an_accelerator_gives_the_same_without_making_the_host_wait(
+    layer: str, sharing: str, shared: bool, device: str
+) -> None:
+    alive = torch.rand(B, N, generator=seeded(5)) < 0.7
+    view = View(torch.randn(B, N, WIDTH, generator=seeded(6)), alive, links(shared, weighted=True))
+    policy = build_policy(network(layer).model_copy(update={"sharing": sharing}), spec(), seeded())
+
+    def gradients(seen: View) -> list[torch.Tensor]:
+        policy.zero_grad()
+        raw = policy(seen)[0]
+        torch.where(seen.alive.unsqueeze(-1), raw, 0.0).square().sum().backward()
+        return [raw.detach(), *(p.grad for p in policy.parameters() if p.grad is not None)]
+
+    expected = gradients(view)
+    with accelerator(device) as there:
+        policy.to(there.device)
+        moved = tree.to(view, there.device)
+        gradients(moved)  # by now what does not change from step to step has been brought there
+        with there.waits() as waits:
+            found = gradients(moved)
+        assert waits == []
+        assert_same(found, expected, there.home)
 
 
 def test_features_that_are_missing_or_of_another_width_are_refused() -> None:

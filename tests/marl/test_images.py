@@ -6,8 +6,10 @@ import pytest
 import torch
 from feature_probes import Bars, learned
 from gymnasium import spaces
+from simulated_device import ACCELERATORS, accelerator, assert_same
 from torch import Tensor, nn
 
+from coordination import tree
 from coordination.graph import Graph
 from coordination.topology import empty
 from envs.base import View
@@ -221,6 +223,23 @@ def test_dead_slots_change_nothing_with_any_body_and_memory(
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("device", ACCELERATORS)
+@pytest.mark.parametrize("sharing", ["all", "none"])
+def test_an_accelerator_gives_the_same_without_making_the_host_wait(sharing: str, device: str) -> None:
+    config = NetworkConfig(critic=CriticConfig(name="local"), images=SMALL, sharing=sharing, normalise_obs=True)
+    seen, policy = view(mixed_obs(mixed())), build_policy(config, mixed(), seeded())
+    expected = policy(seen)[0].detach()
+    with accelerator(device) as there:
+        policy.to(there.device)
+        moved = tree.to(seen, there.device)
+        policy(moved)
+        with there.waits() as waits:
+            found = policy(moved)[0].detach()
+            policy.trunk.inputs.update(moved)
+        assert waits == []
+        assert_same(found, expected, there.home)
 
 
 def test_agents_of_one_group_are_interchangeable() -> None:
