@@ -25,6 +25,7 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
 Pairs = Annotated[list[str] | None, typer.Argument(help="Settings as key=value, nested with dots; values are YAML.")]
+Video = Annotated[Path | None, typer.Option(help="Write one episode as a .gif or .mp4, the graph drawn over it.")]
 INTERRUPTED = 130  # exit code of a program ended by Ctrl-C
 
 
@@ -81,6 +82,7 @@ def evaluate(
     episodes: Annotated[int, typer.Option(min=1, help="Episodes for each policy.")] = 100,
     checkpoint: Annotated[str, typer.Option(help="latest, best, or a number.")] = "latest",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the episodes.")] = 0,
+    video: Video = None,
     as_json: Json = False,
 ) -> None:
     """Play the policy of a run, greedy and stochastic, beside random and scripted ones.
@@ -88,16 +90,24 @@ def evaluate(
     Settings of the environment (env, env_args, graph, wrappers) may be changed: the same weights are then tested there.
     """
     from marl.config import parse_overrides
-    from marl.runs.run import Run
 
     with errors():
         changes = parse_overrides(pairs or [])
+        if video is not None:
+            from marl.report.video import check_video
+
+            check_video(video)
+        from marl.runs.run import Run
+
         given = {"env": changes["env"]} if "env" in changes else {}
         try:
             source = Run(run)
         except ValueError:
             source = Run(run, given)  # a run of a factory, which has no name of its own
         found = source.evaluate(episodes, which=checkpoint, seed=seed, changes=changes)
+        if video is not None:
+            source.film(video, which=checkpoint, seed=seed, changes=changes)
+            _say(f"film {video}")
         rows = {name: {"mean": e.mean, "standard_error": e.standard_error, "info": e.info} for name, e in found.items()}
         if as_json:
             print(json.dumps({"run": str(run), "episodes": episodes, "policies": rows}))
@@ -108,7 +118,9 @@ def evaluate(
             )
 
 
-@app.command(epilog="[bold]Example[/bold]\n\nconcert simulate spread num_agents=10 --copies 1024 --steps 1000")
+@app.command(
+    epilog="[bold]Example[/bold]\n\nconcert simulate lq_consensus num_agents=692 --policy scripted --video film.gif"
+)
 def simulate(
     env: Annotated[str, typer.Argument(help="An environment: a name from `concert list`, or an import path.")],
     pairs: Pairs = None,
@@ -116,14 +128,26 @@ def simulate(
     copies: Annotated[int, typer.Option(min=1, help="Copies stepped together.")] = 64,
     steps: Annotated[int, typer.Option(min=1, help="Steps of every copy.")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Seed.")] = 0,
+    video: Video = None,
     as_json: Json = False,
 ) -> None:
-    """Run a population without learning: rate, returns and coordination metrics."""
+    """Run a population without learning: rate, returns and coordination metrics.
+
+    Beside arguments of the environment, graph, wrappers, workers, policies and threads (1 if not said) are settings.
+    """
     from marl.config import parse_overrides
-    from marl.runs.simulate import simulate as run_simulation
 
     with errors():
-        result = run_simulation(env, policy, copies, steps, seed, parse_overrides(pairs or []))
+        keys = parse_overrides(pairs or [])
+        from marl.report.progress import Progress
+        from marl.report.video import check_video
+        from marl.runs.simulate import simulate as run_simulation
+
+        path = None if video is None else check_video(video)
+        with Progress(env) as display:
+            result = run_simulation(env, policy, copies, steps, seed, keys, display, path)
+        if path is not None:
+            _say(f"film {path}")
         if as_json:
             print(json.dumps(result))
         else:

@@ -36,9 +36,7 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
     torch.set_num_threads(args.threads)
-    env = make_env(
-        "simple_spread", args.copies, device="cpu", continuous_actions=False, seed=0, n_agents=args.agents
-    )
+    env = make_env("simple_spread", args.copies, device="cpu", continuous_actions=False, seed=0, n_agents=args.agents)
     generator = torch.Generator().manual_seed(0)
     taken = 0
 

@@ -95,7 +95,7 @@ def draw_links(
         radius: Fine pixels by which a head stays away from the end.
         ink: Colour.
     """
-    colour = (*rgb(ink), int(np.clip(255 * (200 / max(len(ends), 1)) ** 0.5, 50, 255)))
+    colour = (*rgb(ink), int(np.clip(255 * (200 / max(len(ends), 1)) ** 0.5, 90, 255)))
     width = 2 * FINE if len(ends) < 200 else FINE
     for (start, stop), arrow in zip(ends, arrows, strict=True):
         draw.line([tuple(start), tuple(stop)], fill=colour, width=width)

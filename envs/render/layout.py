@@ -40,11 +40,12 @@ def layout(edges: NDArray[np.int64], num_agents: int) -> NDArray[np.float64]:
 
 
 def _eigenvectors(graph: nx.Graph) -> NDArray[np.float64]:
-    """The two slowest modes of a connected graph, weighted by degree, each scaled to [-1, 1]."""
+    """The two slowest modes of a connected graph, weighted by degree; the few agents far out are drawn in."""
     n = graph.number_of_nodes()
     adjacency = nx.to_scipy_sparse_array(graph, nodelist=range(n), format="csr", dtype=float)
     degree = sp.diags_array(np.asarray(adjacency.sum(axis=1)).ravel()).tocsc()
     start = np.linspace(-1, 1, n)  # fixed, so that the same graph gets the same places
     _, vectors = eigsh((degree - adjacency).tocsc(), k=3, M=degree, sigma=-1e-4, v0=start)
-    places = vectors[:, 1:]
-    return places / np.abs(places).max(axis=0)
+    places = vectors[:, 1:] / vectors[:, 1:].std(axis=0)
+    radius = np.linalg.norm(places, axis=1, keepdims=True)
+    return places / radius.clip(min=1e-12) * np.tanh(radius / np.quantile(radius, 0.75))

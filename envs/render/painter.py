@@ -19,6 +19,8 @@ from envs.spec import AgentSpec
 MOST = 2_000  # agents in a picture; more cannot be told apart
 MOST_LINES = 5_000  # links in a picture
 NUMBERED = 30  # up to here agents show their number
+RIMMED = 5  # pixels of radius above which agents have a rim that sets them apart
+WHITE = (255, 255, 255)
 ARROWS = 60  # up to here one-way links have heads
 
 
@@ -60,6 +62,7 @@ class Painter:
         self._layout: NDArray[np.float64] | None = None
         self._group = agents.group_of[: self.shown]
         self._passive = np.array([group.action is None for group in agents.groups])[self._group]
+        self._played = np.array([group.name in agents.partners for group in agents.groups])[self._group]
         self.begin()
 
     def begin(self) -> None:
@@ -88,7 +91,7 @@ class Painter:
             ``[704, 640, 3]`` uint8.
         """
         alive = _array(view.alive[copy, : self.shown])
-        acting = _array(view.acting[copy, : self.shown])
+        acting = _array(view.acting[copy, : self.shown]) | self._played  # those whom partners play act as well
         pairs = open_links(view.graph, alive, copy)
         places = self._places(view, scene, copy)
         marks = {} if scene is None else {name: _array(place[copy]) for name, place in scene.marks.items()}
@@ -158,7 +161,7 @@ class Painter:
         hollow: bool,
     ) -> None:
         there, acting = states
-        pixels = canvas.pixels(np.nan_to_num(places))
+        pixels, rim = canvas.pixels(np.nan_to_num(places)), WHITE if radius > RIMMED * FINE else None
         for i in range(self.shown):
             if not there[i]:
                 if hollow:
@@ -166,8 +169,8 @@ class Painter:
             elif self._passive[i]:
                 _mark(canvas, pixels[i : i + 1], LOOKS.get(self.agents.groups[self._group[i]].name, OTHER), radius)
             else:
-                fill = colours[i] if acting[i] else (255, 255, 255)
-                canvas.marker(pixels[i], "disc", radius, fill, (255, 255, 255) if acting[i] else colours[i])
+                fill, line = (colours[i], rim) if acting[i] else (WHITE, colours[i])
+                canvas.marker(pixels[i], "disc", radius, fill, line)
                 if self.shown <= NUMBERED:
                     canvas.text(tuple(pixels[i].tolist()), str(i), round(radius * 0.85 / FINE), "mm", on(fill))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import networkx as nx
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -17,6 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 from numpy.typing import NDArray
 
+from envs.render.colours import LINK
+from envs.render.layout import layout
 from marl.report import style
 
 MOMENTS = 5
@@ -88,25 +89,6 @@ def moment_edges(episode: Mapping[str, Any], t: int) -> NDArray[np.int64]:
     return np.asarray(pairs, dtype=np.int64).reshape(-1, 2).T
 
 
-def layout(edges: NDArray[np.int64], num_agents: int) -> Array:
-    """Fixed places ``[N, 2]`` that show the shape of a graph; the same graph always gets the same places.
-
-    Distances on the page follow distances in the graph where it is connected and has at most 300 agents (Kamada and
-    Kawai 1989); up to 60 agents of a graph in pieces stand on a circle; all other graphs are drawn by springs
-    (Fruchterman and Reingold 1991).
-    """
-    graph = nx.Graph()
-    graph.add_nodes_from(range(num_agents))
-    graph.add_edges_from(edges.T.tolist())
-    if num_agents <= 300 and nx.is_connected(graph):
-        places = nx.kamada_kawai_layout(graph)
-    elif num_agents <= 60 or graph.number_of_edges() == 0:
-        places = nx.circular_layout(graph)
-    else:
-        places = nx.spring_layout(graph, iterations=30, seed=0)
-    return np.array([places[i] for i in range(num_agents)])
-
-
 def _table(nested: Any) -> Array:
     """Nested lists as an array; None, which JSON has for missing numbers, becomes nan."""
     return np.asarray(nested, dtype=np.float64)
@@ -154,12 +136,12 @@ def _links(axes: Axes, place: Array, edges: NDArray[np.int64]) -> None:
             shrinkA=4,
             shrinkB=6,
             lw=width,
-            color="#9fb0c0",
+            color=LINK,
             zorder=1,
         )
         axes.add_patch(head)
     plain = [place[[a, b]] for a, b in lines if (a, b) not in set(oneway)]
-    axes.add_collection(LineCollection(plain, colors="#9fb0c0", linewidths=width, zorder=1), autolim=False)
+    axes.add_collection(LineCollection(plain, colors=LINK, linewidths=width, zorder=1), autolim=False)
 
 
 def _agents(axes: Axes, place: Array, colours: Array, alive: NDArray[np.bool_], hollow: bool) -> None:

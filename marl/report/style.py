@@ -14,11 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-# Okabe and Ito 2008, "Color Universal Design"; yellow is left out, it vanishes on white
-SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-INK = "#1f2933"  # text
-MUTED = "#66727f"  # labels, ticks
-FAINT = "#d5dbe1"  # grid, edges of a graph
+from envs.render import colours
+from envs.render.colours import FAINT, INK, MUTED, SERIES
+
 BASELINE = {"random": "#98a2ad", "scripted": "#3e4c59"}
 
 _STYLE: dict[Any, Any] = {  # matplotlib types its keys one by one
@@ -78,8 +76,7 @@ def colour(index: int) -> str:
 
 def on(fill: str) -> str:
     """Colour of text on a fill ``#rrggbb``: white on dark fills, ink on light ones."""
-    red, green, blue = (int(fill[i : i + 2], 16) for i in (1, 3, 5))
-    return "white" if 0.3 * red + 0.6 * green + 0.1 * blue < 130 else INK
+    return colours.on(colours.rgb(fill))
 
 
 def steps_axis(axes: Axes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from marl.report.episode import coordination_metrics, episode_record, known_colu
 from marl.report.evaluate import Act, Evaluation, NetworkAct, evaluate, record
 from marl.report.html import write_report
 from marl.report.log import read_metrics
+from marl.report.video import check_video, frames, write_video
 from marl.runs.actor import Actor, Translator
 from marl.runs.folders import read_json
+from marl.runs.stage import stage
 from marl.settings import Settings, settings
 from marl.storage.checkpoint import Checkpoints
 from marl.storage.files import write_atomic
@@ -123,10 +126,7 @@ class Run:
             changes, more: Other settings of the environment (``env``, ``env_args``, ``graph``, ``wrappers``), to test
                 the same weights elsewhere, or other ``policies`` to play with.
         """
-        changes = {**(changes or {}), **more}
-        if unknown := sorted(set(changes) - set(ENVIRONMENT_KEYS)):
-            raise ConfigError(f"evaluate: {', '.join(unknown)} cannot be changed; only {', '.join(ENVIRONMENT_KEYS)}")
-        chosen = changed(self.settings, changes)
+        chosen = self._elsewhere({**(changes or {}), **more})
         env = evaluation_env(chosen, episodes, torch.device("cpu"))
         try:
             policy = self.policy(env, which)
@@ -134,6 +134,35 @@ class Run:
                 return evaluate_all(chosen, env, policy, episodes, rng.derive(seed, "evaluation"), policies)
         finally:
             env.close()
+
+    def film(
+        self,
+        path: Path | str,
+        which: str = "latest",
+        seed: int = 0,
+        changes: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> Path:
+        """Write one episode of the greedy policy as a film, with the graph drawn over it.
+
+        Args:
+            path: A ``.gif`` or ``.mp4`` file; one that exists is replaced.
+            which, seed, changes, more: As in :meth:`evaluate`.
+
+        Raises:
+            ConfigError: If no film can be written there.
+        """
+        path, chosen = check_video(path), self._elsewhere({**(changes or {}), **more})
+        with closing(stage(chosen)) as env, torch_threads(self.settings.threads):
+            act = NetworkAct(self.policy(env, which))
+            write_video(path, frames(env, act, rng.derive(seed, "film"), str(chosen.plain()["env"])))
+        return path
+
+    def _elsewhere(self, changes: Mapping[str, Any]) -> Settings:
+        """The settings with another environment."""
+        if unknown := sorted(set(changes) - set(ENVIRONMENT_KEYS)):
+            raise ConfigError(f"evaluate: {', '.join(unknown)} cannot be changed; only {', '.join(ENVIRONMENT_KEYS)}")
+        return changed(self.settings, dict(changes))
 
     def finish(self, resume: str = "exact") -> None:
         """Evaluate the last policy and write ``result.json``, ``episode.json`` and ``report.html``."""
