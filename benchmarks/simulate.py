@@ -5,14 +5,14 @@
     python benchmarks/simulate.py worlds scaling --envs ising sysadmin
 
 A step counts everything a learner does not do itself: sampling random actions, stepping, views and restarts. Every
-measurement runs in a process of its own, tied to as many cores as it has threads, and is a median over windows. Sections
+measurement runs in a process of its own, tied to as many cores as it has threads; it is a median over windows. Sections
 are written to ``benchmarks/results/simulate.json``, one by one; those that are not run stay as they were.
 
 - ``spread``: env steps per second of ``spread`` with 3 and with 64 agents, full observations, and of the peers
   (``benchmarks/peers/``), which take turns for some rounds; ratios are medians over rounds.
 - ``worlds``: agent steps per second of each environment at the best of some batches, with one and two threads.
-- ``scaling``: what an agent step costs at 692, 10,000 and 100,000 modules times about a million over copies, one thread,
-  in processor time, so that other work on the machine counts little; and the growth of peak memory.
+- ``scaling``: what an agent step costs at 692, 10,000 and 100,000 modules, copies making up a million, one thread, in
+  processor time, so that other work on the machine counts little; and the growth of peak memory.
 - ``dynamics``: the same at 692 modules with everything happening that has a rate.
 """
 
