@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import torch
 from pettingzoo import AECEnv, ParallelEnv
@@ -26,6 +26,13 @@ from envs.native.parallel import NativeParallel
 from envs.wrappers import HideColumns, WithGraph
 
 HIDE = "hide"
+WORDS: dict[Any, str] = {  # plain types of arguments, as a user says them
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    type(None): "nothing",
+}
 Env = str | ModuleType | Callable[..., object] | ParallelEnv | AECEnv | Task
 
 
@@ -137,7 +144,19 @@ def _task(env: Env, args: dict[str, Any]) -> Task | None:
     for key in args:
         if key not in known:
             raise ValueError(unknown(f"argument of environment {name!r}:", key, known))
+    hints = get_type_hints(cls.__init__)
+    for key, value in args.items():
+        plain = _plain_types(hints.get(key))
+        if plain and type(value) not in plain and not (type(value) is int and float in plain):
+            wanted = " or ".join(WORDS[kind] for kind in plain)
+            raise TypeError(f"argument {key} of environment {name!r}: expected {wanted}, got {value!r}")
     return cls(**args)
+
+
+def _plain_types(hint: Any) -> tuple[type, ...]:
+    """The types of an argument if all of them are plain ones; empty where it takes something else as well."""
+    kinds = get_args(hint) or (hint,)
+    return tuple(kinds) if all(kind in WORDS for kind in kinds) else ()
 
 
 def _split_hides(wrappers: Sequence[str | dict[str, Any]]) -> tuple[list[Sequence[Any]], list[str | dict[str, Any]]]:
@@ -150,7 +169,7 @@ def _split_hides(wrappers: Sequence[str | dict[str, Any]]) -> tuple[list[Sequenc
         if name != HIDE:
             suits.check(name)
             rest.append(wrapper)
-        elif set(args) != {"columns"} or isinstance(args["columns"], str):
+        elif set(args) != {"columns"} or not isinstance(args["columns"], list | tuple):
             raise ValueError(f"wrapper 'hide': expected columns: a list of parts or [start, stop], got {args}")
         else:
             hides.append(args["columns"])

@@ -96,7 +96,10 @@ class Copies:
     def close(self) -> None:
         """Close every copy."""
         for env in self.envs:
-            env.close()
+            try:
+                env.close()
+            except Exception as error:
+                raise explain(error, "close") from error
 
     def _each(self, act: Callable[[int], None]) -> None:
         """Do something with every active copy; an error says which copy it was, and where in its episode."""

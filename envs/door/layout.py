@@ -70,11 +70,12 @@ class Layout:
             state_dim: Width of its state, if used.
 
         Raises:
+            EnvError: If its agents or spaces cannot be had.
             UnsupportedSpaceError: If a space has no flat form.
         """
         kinds: list[tuple[str, spaces.Space, spaces.Space, list[Any]]] = []
-        for agent in env.possible_agents:
-            stem, seen, done = _stem(agent), env.observation_space(agent), env.action_space(agent)
+        for agent in _agents(env):
+            stem, (seen, done) = _stem(agent), _spaces(env, agent)
             for kind in kinds:
                 if kind[0] == stem and kind[1] == seen and kind[2] == done:
                     kind[3].append(agent)
@@ -192,9 +193,35 @@ def begin(env: ParallelEnv, seed: int) -> tuple[dict[Any, Any], dict[Any, Any]]:
         EnvError: If it returns something else.
     """
     result = env.reset(seed=seed)
-    if not isinstance(result, tuple) or len(result) != 2:
-        raise EnvError(f"reset: expected (observations, infos), got {type(result).__name__}")
-    return result
+    if not isinstance(result, tuple) or len(result) != 2 or not all(isinstance(part, Mapping) for part in result):
+        got = ", ".join(type(part).__name__ for part in result) if isinstance(result, tuple) else type(result).__name__
+        raise EnvError(f"reset: expected (observations, infos), got {got}; both are dicts by agent")
+    return dict(result[0]), dict(result[1])
+
+
+def _agents(env: ParallelEnv) -> list[Any]:
+    """The possible agents of an environment."""
+    try:
+        agents = list(env.possible_agents)
+    except Exception as error:
+        raise explain(error, "possible_agents: expected a list of agents") from error
+    if not agents or len(set(agents)) != len(agents):
+        raise EnvError(f"possible_agents: expected at least one agent and no name twice, got {agents}")
+    return agents
+
+
+def _spaces(env: ParallelEnv, agent: Any) -> tuple[spaces.Space, spaces.Space]:
+    """What an agent observes and does."""
+    found = []
+    for name in ("observation_space", "action_space"):
+        try:
+            space = getattr(env, name)(agent)
+        except Exception as error:
+            raise explain(error, f"{name} of agent {agent!r}") from error
+        if not isinstance(space, spaces.Space):
+            raise EnvError(f"{name} of agent {agent!r}: expected a gymnasium space, got {type(space).__name__}")
+        found.append(space)
+    return found[0], found[1]
 
 
 def _stem(agent: Any) -> str:
