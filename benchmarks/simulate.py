@@ -9,7 +9,8 @@ measurement runs in a process of its own, tied to as many cores as it has thread
 are written to ``benchmarks/results/simulate.json``, one by one; those that are not run stay as they were.
 
 - ``spread``: env steps per second of ``spread`` with 3 and with 64 agents, full observations, and of the peers
-  (``benchmarks/peers/``), which take turns for some rounds; ratios are medians over rounds.
+  (``benchmarks/peers/``), which take turns for some rounds; ratios are medians over rounds. Copies are 4,096 with 3
+  agents; with 64 everybody has as many as suit them best.
 - ``worlds``: agent steps per second of each environment at the best of some batches, with one and two threads.
 - ``scaling``: what an agent step costs at 692, 10,000 and 100,000 modules, copies making up a million, one thread, in
   processor time, so that other work on the machine counts little; and the growth of peak memory.
@@ -39,7 +40,7 @@ PEERS = Path(__file__).parent / "peers"
 POPULATIONS = [name for name, entry in ENVIRONMENTS.items() if entry.target.startswith("envs.population.")]
 DYNAMICS = {"fail": 0.01, "repair": 0.1, "leave": 0.001, "join": 0.1, "drop": 0.05, "partition": 0.01, "heal": 0.1}
 SIZES = ((692, 1_500), (10_000, 100), (100_000, 10))  # modules, copies
-SPREAD = ((3, 4_096, ("vmas",)), (64, 64, ("vmas", "jaxmarl")))  # agents, copies, beside whom
+SPREAD = ((3, {"concert": 4_096, "vmas": 4_096}), (64, {"concert": 64, "vmas": 512, "jaxmarl": 16}))  # agents, copies
 BATCHES: dict[str, tuple[tuple[dict[str, Any], int], ...]] = {  # arguments and copies to choose the best of
     **dict.fromkeys(
         POPULATIONS, (({"num_agents": 16}, 4_096), ({"num_agents": 692}, 96), ({"num_agents": 692}, 1_500))
@@ -117,15 +118,15 @@ def spread(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Ours and the peers in turn; for each number of agents and threads, all rates and the ratios."""
     pythons = {"vmas": args.vmas, "jaxmarl": args.jaxmarl}
     rows = []
-    for agents, copies, peers in SPREAD:
+    for agents, copies in SPREAD:
         for threads in args.threads:
-            rates: dict[str, list[float]] = {"concert": []} | {p: [] for p in peers if pythons[p]}
+            rates: dict[str, list[float]] = {p: [] for p in copies if pythons.get(p, True)}
             versions: dict[str, str] = {}
             for _ in range(args.rounds):
-                ours = own("spread", {"num_agents": agents}, copies, threads, windows=3)
+                ours = own("spread", {"num_agents": agents}, copies["concert"], threads, windows=3)
                 rates["concert"].append(ours["env_steps_per_second"])
-                for peer in [p for p in peers if pythons[p]]:
-                    told = [f"--{k}={v}" for k, v in {"agents": agents, "copies": copies, "threads": threads}.items()]
+                for peer in [p for p in rates if p != "concert"]:
+                    told = [f"--agents={agents}", f"--copies={copies[peer]}", f"--threads={threads}"]
                     theirs = last_json([pythons[peer], str(PEERS / f"{peer}_spread.py"), *told])
                     rates[peer].append(theirs["env_steps_per_second"])
                     versions |= theirs["versions"]

@@ -60,7 +60,7 @@ def pressure(offset: Tensor, distance: Tensor, gap: Tensor, axis: int) -> Tensor
 
 
 def count_positive(values: Tensor, dim: int) -> Tensor:
-    """Float: how many of ``values`` along ``dim`` are above zero, and then above 1e-38; faster than comparisons."""
+    """Float: how many of ``values`` along ``dim`` are above zero, and no less than 1e-38; faster than comparing."""
     return (values * 1e38).clamp_(0, 1).sum(dim)
 
 
