@@ -148,6 +148,9 @@ class Copies:
         the next view holds the first two. Flags decide, since some environments keep the dead in ``agents``.
         """
         rows, before = self.rows, self._living[j]
+        for name, flags in (("terminations", terminations), ("truncations", truncations)):
+            if odd := [agent for agent, flag in flags.items() if isinstance(flag, str | Mapping | list | tuple)]:
+                raise EnvError(f"{name} of agent {odd[0]!r}: expected True or False, got {flags[odd[0]]!r}")
         terminated = [a for a in before if terminations.get(a)]
         truncated = [a for a in before if truncations.get(a) and a not in terminated]
         gone = {*terminated, *truncated}

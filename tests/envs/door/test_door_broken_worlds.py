@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
@@ -60,6 +61,17 @@ def test_broken_worlds_are_refused(parts: dict[str, Any], message: str) -> None:
     with pytest.raises(EnvError, match=message) as caught:
         envs.make(broken(**parts), 2)
     assert "\n" not in str(caught.value)
+
+
+def test_ends_are_true_or_false() -> None:
+    def step(self: World, actions: dict[str, Any]) -> Any:
+        result = World.step(self, actions)
+        return (*result[:2], dict.fromkeys(self.agents, "no"), *result[3:])
+
+    env = envs.make(broken(step=step), 1)
+    env.reset(0)
+    with pytest.raises(EnvError, match="terminations of agent 'a_0': expected True or False, got 'no'"):
+        env.step(torch.zeros(1, 2, 1, dtype=torch.int64))
 
 
 def test_a_world_that_cannot_be_closed_says_so() -> None:
